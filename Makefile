@@ -1,0 +1,118 @@
+# flashchat: one Makefile. `make help` lists the targets.
+#
+# Sources are found, not listed: src/*/*.c make the library, apps/NAME/*.c make build/NAME, tests/unit/test_*.c make one
+# test program each, tests/fuzz/fuzz_*.c one fuzzer each, tools/NAME/*.c make build/NAME. Instruction-set files get their
+# flags per object (ISA_FLAGS below), so that one binary runs on any machine of its architecture.
+
+BUILD ?= build
+OPT   ?= aggressive
+CC    ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+AR    ?= ar
+SAN   ?=
+PKG_CONFIG ?= pkg-config
+
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wvla -Werror
+OPT_aggressive   := -O3
+OPT_conservative := -O2
+OPT_debug        := -O0 -g3 -DFM_DEBUG
+ifeq ($(OPT_$(OPT)),)
+$(error OPT=$(OPT): known are aggressive, conservative, debug)
+endif
+
+ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
+LIBS_PKG := jansson libpcre2-8 libutf8proc libxxhash libzstd
+FOUND_FLAGS := $(shell $(PKG_CONFIG) --cflags $(LIBS_PKG) 2>/dev/null)
+LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PKG) 2>/dev/null) -lpthread -lm -ldl
+URING := $(shell $(PKG_CONFIG) --exists liburing 2>/dev/null && echo yes)
+ifeq ($(URING),yes)
+FOUND_FLAGS += -DFM_HAVE_URING
+LIBS += -luring
+endif
+
+# -ffp-contract=off: a fused multiply-add only where the source says so, or results differ between machines.
+CFLAGS_ALL := -std=gnu17 $(WARN) $(OPT_$(OPT)) -g -fPIC -ffp-contract=off -fno-math-errno -fno-trapping-math -fvisibility=hidden \
+	-D_GNU_SOURCE -Isrc -Iinclude $(FOUND_FLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all) $(CFLAGS)
+LDFLAGS_ALL := $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
+
+ISA_FLAGS_cpu_avx2   := -mavx2 -mfma -mf16c
+ISA_FLAGS_cpu_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+ISA_FLAGS_cpu_avx2_int   := -mavx2 -mfma -mf16c
+ISA_FLAGS_cpu_avxvnni_int := -mavx2 -mfma -mf16c -mavxvnni
+ISA_FLAGS_cpu_avx512_int := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
+ISA_FLAGS_cpu_neon_int   := -march=armv8.2-a+dotprod
+ifneq ($(ARCH),x86_64)
+ISA_FLAGS_cpu_avx2 :=
+ISA_FLAGS_cpu_avx512 :=
+ISA_FLAGS_cpu_avx2_int :=
+ISA_FLAGS_cpu_avxvnni_int :=
+ISA_FLAGS_cpu_avx512_int :=
+endif
+ifneq ($(ARCH),aarch64)
+ISA_FLAGS_cpu_neon_int :=
+endif
+
+LIB_SRC  := $(sort $(wildcard src/*/*.c))
+LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
+APP_SRC  := $(sort $(wildcard apps/flashchat/*.c))
+INFER_SRC := $(sort $(wildcard apps/infer/*.c))
+GOLDEN_SRC := $(sort $(wildcard tests/golden/*.c))
+SYNTH_SRC := $(sort $(wildcard tools/synth-model/*.c))
+UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
+UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
+EXAMPLE_SRC := $(sort $(wildcard examples/*.c))
+EXAMPLE_BIN := $(EXAMPLE_SRC:examples/%.c=$(BUILD)/examples/%)
+APP_LIBS ?= $(LIBS)
+
+PROGRAMS := $(if $(APP_SRC),$(BUILD)/flashchat) $(if $(INFER_SRC),$(BUILD)/infer)
+TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model)
+
+.PHONY: all help lib tests fuzz examples clean print-build-config
+all: lib $(PROGRAMS) $(TOOLS)   ## everything a user runs
+lib: $(BUILD)/libflashmoe.a $(BUILD)/libflashmoe.so
+tests: $(UNIT_BIN) $(EXAMPLE_BIN)
+
+$(BUILD)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(ISA_FLAGS_$(notdir $*)) -MMD -MP -c $< -o $@
+
+$(BUILD)/libflashmoe.a: $(LIB_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/libflashmoe.so: $(LIB_OBJ)
+	$(CC) -shared $(LDFLAGS_ALL) $^ -o $@ $(LIBS)
+
+define program
+$(BUILD)/$(1): $(2:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
+	$$(CC) $$(LDFLAGS_ALL) $$^ -o $$@ $$(APP_LIBS)
+endef
+$(if $(APP_SRC),$(eval $(call program,flashchat,$(APP_SRC))))
+$(if $(INFER_SRC),$(eval $(call program,infer,$(INFER_SRC))))
+$(if $(GOLDEN_SRC),$(eval $(call program,golden-check,$(GOLDEN_SRC))))
+$(if $(SYNTH_SRC),$(eval $(call program,synth-model,$(SYNTH_SRC))))
+
+$(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libflashmoe.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS_ALL) $^ -o $@ -lcmocka $(LIBS)
+
+$(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/libflashmoe.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS_ALL) $^ -o $@ $(LIBS)
+
+clean:   ## remove everything that was built
+	rm -rf $(BUILD)
+
+help:   ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | sort | awk -F'\t' '{printf "  %-20s %s\n", $$1, $$2}'
+
+print-build-config:   ## compiler, flags, libraries
+	@echo "CC=$(CC)  ARCH=$(ARCH)  OPT=$(OPT)  BUILD=$(BUILD)  io_uring=$(or $(URING),no)"
+	@echo "CFLAGS=$(CFLAGS_ALL)"
+	@echo "LIBS=$(LIBS)"
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,48 @@
+/* os.h: what the rest needs from the operating system. os_linux.c and os_macos.c implement it; no
+ * other file outside io/io_uring.c contains a call that only one system has. Everything here may be
+ * called from any thread. */
+#ifndef BASE_OS_H
+#define BASE_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+/* Zeroed, private, anonymous memory; huge asks for 2 MiB pages and 2 MiB alignment where the system
+ * has them. */
+err os_map(size_t bytes, bool huge, void **out) MUST_USE;
+void os_unmap(void *base, size_t bytes);
+
+/* Open for reading. direct asks for reads that bypass the page cache (O_DIRECT, F_NOCACHE); ERR_IO
+ * where the file system refuses. The descriptor is the caller's, closed on exec. */
+err os_open_read(const char *path, bool direct, int *fd) MUST_USE;
+
+typedef struct os_memory {
+    size_t total;     /* physical memory, or the cgroup's limit where that is lower */
+    size_t available; /* free or reclaimable now, under the same limit */
+} os_memory;
+
+void os_memory_get(os_memory *out);
+
+/* Logical processors that this process may run on (affinity mask and cgroup quota), at least 1. */
+int os_cpu_count(void);
+
+/* Monotonic nanoseconds. */
+uint64_t os_now_ns(void);
+
+/* Peak and present resident bytes of this process; 0 where unknown. */
+size_t os_peak_rss(void);
+size_t os_rss(void);
+
+/* Bytes that this process has really read from storage since its start (page-cache hits excluded);
+ * 0 where unknown. */
+uint64_t os_storage_read_bytes(void);
+
+/* Sleeps the calling thread until *word no longer holds `expected` (or spuriously); os_wake wakes
+ * up to count sleepers. */
+void os_wait(uint32_t *word, uint32_t expected);
+void os_wake(uint32_t *word, int count);
+
+#endif

@@ -1,0 +1,142 @@
+/* os_linux.c: os.h on Linux. */
+#ifdef __linux__
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/os.h"
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+/* Maps bytes + one huge page and gives the unaligned ends back, so that the first byte starts a
+ * huge page. */
+static void *map_aligned(size_t bytes) {
+    size_t wide = bytes + HUGE_PAGE;
+    uint8_t *p = mmap(NULL, wide, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return MAP_FAILED;
+    uint8_t *start = (uint8_t *)round_up((size_t)p, HUGE_PAGE);
+    size_t head = (size_t)(start - p);
+    if (head) munmap(p, head);
+    if (HUGE_PAGE - head) munmap(start + bytes, HUGE_PAGE - head);
+    madvise(start, bytes, MADV_HUGEPAGE);
+    return start;
+}
+
+err os_map(size_t bytes, bool huge, void **out) {
+    *out = NULL;
+    void *p = huge ? map_aligned(bytes)
+                   : mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return err_make(ERR_NOMEM, "cannot map %.1f MiB of memory: %s", (double)bytes / 1048576.0,
+                        strerror(errno));
+    *out = p;
+    return err_none();
+}
+
+void os_unmap(void *base, size_t bytes) { munmap(base, bytes); }
+
+err os_open_read(const char *path, bool direct, int *fd) {
+    *fd = open(path, O_RDONLY | O_CLOEXEC | (direct ? O_DIRECT : 0));
+    if (*fd < 0) return err_system(errno, "%s", path);
+    return err_none();
+}
+
+/* The first number of a small file, or `otherwise` where the file or the number is missing ("max").
+ */
+static uint64_t number_in(const char *path, uint64_t otherwise) {
+    char text[64] = "";
+    FILE *f = fopen(path, "re");
+    if (!f) return otherwise;
+    char *line = fgets(text, sizeof text, f);
+    fclose(f);
+    char *end = text;
+    uint64_t value = line ? strtoull(text, &end, 10) : 0;
+    return end == text ? otherwise : value;
+}
+
+/* The value of a "Name:   123 kB" line of a /proc file, in bytes; 0 where missing. */
+static uint64_t proc_field(const char *path, const char *name, uint64_t unit) {
+    char line[256];
+    FILE *f = fopen(path, "re");
+    if (!f) return 0;
+    uint64_t value = 0;
+    size_t length = strlen(name);
+    while (fgets(line, sizeof line, f)) {
+        if (strncmp(line, name, length) == 0 && line[length] == ':') {
+            value = strtoull(line + length + 1, NULL, 10) * unit;
+            break;
+        }
+    }
+    fclose(f);
+    return value;
+}
+
+void os_memory_get(os_memory *out) {
+    uint64_t total = proc_field("/proc/meminfo", "MemTotal", 1024);
+    uint64_t available = proc_field("/proc/meminfo", "MemAvailable", 1024);
+    uint64_t limit = number_in("/sys/fs/cgroup/memory.max", UINT64_MAX);
+    uint64_t used = number_in("/sys/fs/cgroup/memory.current", 0);
+    if (limit == UINT64_MAX) {
+        limit = number_in("/sys/fs/cgroup/memory/memory.limit_in_bytes", UINT64_MAX);
+        used = number_in("/sys/fs/cgroup/memory/memory.usage_in_bytes", 0);
+    }
+    if (limit < total) {
+        total = limit;
+        uint64_t room = used < limit ? limit - used : 0;
+        if (room < available) available = room;
+    }
+    *out = (os_memory){.total = (size_t)total, .available = (size_t)available};
+}
+
+int os_cpu_count(void) {
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    char text[64] = "";
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
+    if (f) {
+        if (fgets(text, sizeof text, f)) {
+            char *end = text;
+            double quota = strtod(text, &end);
+            double period = end != text ? strtod(end, NULL) : 0;
+            if (period > 0 && quota > 0) n = int_min(n, int_max(1, (int)(quota / period + 0.5)));
+        }
+        fclose(f);
+    }
+    return int_max(n, 1);
+}
+
+uint64_t os_now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+size_t os_peak_rss(void) { return (size_t)proc_field("/proc/self/status", "VmHWM", 1024); }
+
+size_t os_rss(void) { return (size_t)proc_field("/proc/self/status", "VmRSS", 1024); }
+
+uint64_t os_storage_read_bytes(void) { return proc_field("/proc/self/io", "read_bytes", 1); }
+
+void os_wait(uint32_t *word, uint32_t expected) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+}
+
+void os_wake(uint32_t *word, int count) {
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}
+
+#else
+typedef int os_linux_is_empty_elsewhere;
+#endif

@@ -1,0 +1,125 @@
+/* cpu.h: the arithmetic of one thread, as a table of kernels per instruction set.
+ *
+ * The scalar table is the definition. All float32 kernels use the same summation order on every
+ * instruction set, so that the exact path gives the same bits on scalar, AVX2, AVX-512 and NEON:
+ *
+ *   sum over c of a[c] * b[c]   lane l of CPU_LANES (32) takes the elements c with c % 32 == l in
+ * ascending order, each by one fused multiply-add; then the lanes are added in a fixed tree: l and
+ * l + 16, then l and l + 8, then 4, 2, 1. exp, log, silu ...          one polynomial, written once
+ * (kernels_f32.inc), same operations in the same order.
+ *
+ * A matrix row's result depends only on that row and that x: not on how many rows, how many x or
+ * which thread
+ * ("batch invariance"; tests compare bytes). No kernel allocates, keeps state or reads past its
+ * arguments. */
+#ifndef CPU_CPU_H
+#define CPU_CPU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "quant/blocks.h"
+
+#define CPU_LANES 32
+/* Context positions are visited in blocks of this many, counted from position 0, whatever the
+ * chunking. */
+#define CPU_ATTN_BLOCK 64
+/* Tokens of one chunk of the chunkwise gated delta rule. */
+#define CPU_DELTA_CHUNK 64
+
+typedef struct cpu_matmul {
+    const qmat *w;  /* [rows, cols] */
+    const float *x; /* n vectors of cols floats, x_stride floats apart */
+    float *y;       /* y[t * y_stride + r]; no overlap with x */
+    size_t x_stride, y_stride;
+    int n;
+    float *scratch; /* at least cpu_matmul_scratch(cols) floats, the thread's own */
+} cpu_matmul;
+
+static inline size_t cpu_matmul_scratch(int cols) { return (size_t)cols * 4 + 64; }
+
+typedef enum kv_type { KV_F32, KV_F16 } kv_type;
+
+/* Attention of the query heads that share one KV head. */
+typedef struct cpu_attn {
+    float *out;           /* [n_q, head_dim] rows out_stride floats apart; no overlap with q */
+    const float *q;       /* [n_q, head_dim] rows q_stride floats apart */
+    const int *n_visible; /* [n_q]: query i sees positions 0 .. n_visible[i]-1 (>= 1) */
+    const void *k, *v; /* position p at k + p * kv_stride elements: head_dim elements of `type` */
+    kv_type type;
+    size_t out_stride, q_stride, kv_stride;
+    int n_q, head_dim;
+    float scale;
+    float *scratch; /* at least cpu_attn_scratch(n_q, head_dim) floats */
+} cpu_attn;
+
+static inline size_t cpu_attn_scratch(int n_q, int head_dim) {
+    return (size_t)n_q * (size_t)(head_dim + 2) + (size_t)CPU_ATTN_BLOCK * ((size_t)head_dim + 2) +
+           64;
+}
+
+/* n tokens of the gated delta rule for one value head (MODEL_FACTS section 4, step 5). */
+typedef struct cpu_delta {
+    float *state;       /* [dk, dv] in, out */
+    float *o;           /* token t at o + t * o_stride: [dv] */
+    const float *q, *k; /* token t at + t * qk_stride: [dk], already normalised, q already scaled */
+    const float *v;     /* token t at + t * v_stride: [dv] */
+    const float *decay; /* g <= 0: log of the state's factor; token t at decay[t * gate_stride] */
+    const float *beta;  /* in (0, 1); token t at beta[t * gate_stride] */
+    size_t o_stride, qk_stride, v_stride, gate_stride;
+    int n, dk, dv;
+    float *scratch; /* at least cpu_delta_scratch(dk, dv) floats */
+} cpu_delta;
+
+static inline size_t cpu_delta_scratch(int dk, int dv) {
+    return (size_t)CPU_DELTA_CHUNK *
+               (4 * (size_t)CPU_DELTA_CHUNK + 3 * (size_t)dk + 4 * (size_t)dv + 8) +
+           (size_t)dk * (size_t)dv;
+}
+
+typedef struct cpu_kernels {
+    const char *name; /* "scalar", "avx2", "avx512", "neon" */
+
+    /* y[t, r] = sum over c of W[r, c] * x[t, c] for rows [row_begin, row_end). */
+    void (*matmul)(const cpu_matmul *m, int row_begin, int row_end);
+    float (*dot)(const float *a, const float *b, int n);
+    void (*add)(float *y, const float *x, int n);                 /* y += x */
+    void (*add_scaled)(float *y, const float *x, float a, int n); /* y = fma(a, x, y) */
+    /* y = x * rsqrt(mean(x^2) + eps) * g; y may be x. 1 / sqrtf, not an approximation. */
+    void (*rmsnorm)(float *y, const float *x, const float *g, int n, float eps);
+    /* y = x * 1/sqrtf(sum(x^2) + eps) * scale; y may be x. */
+    void (*l2norm)(float *y, const float *x, float scale, int n, float eps);
+    void (*silu)(float *y, const float *x, int n); /* y = x * sigmoid(x); y may be x */
+    void (*silu_mul)(float *y, const float *gate, const float *up,
+                     int n); /* y = silu(gate) * up; y may be either */
+    void (*sigmoid_mul)(float *y, const float *gate, int n); /* y *= sigmoid(gate) */
+    void (*sigmoid)(float *y, const float *x, int n);
+    void (*softmax)(float *x, int n); /* in place, max subtracted */
+    /* decay[i] = -exp_a_log[i] * softplus(a[i] + dt_bias[i]); softplus(x) = x for x > 20. */
+    void (*delta_gate)(float *decay, const float *a, const float *exp_a_log, const float *dt_bias,
+                       int n);
+    /* Rotary embedding of x[0 .. 2*half): pairs (i, i + half); cos, sin [half]. */
+    void (*rope)(float *x, const float *cos_, const float *sin_, int half);
+    /* Depthwise causal convolution of n tokens and SiLU. x, y: token t at + t * stride: [channels];
+     * y may be x. w [channels, 4] (tap 3 is the present token). rows [3, channels]: the last three
+     * raw inputs, oldest first, updated. Only channels [begin, end). */
+    void (*conv4_silu)(float *y, const float *x, size_t stride, int n, const float *w, float *rows,
+                       int channels, int begin, int end);
+    void (*attention)(const cpu_attn *a);
+    void (*delta_step)(const cpu_delta *d); /* token by token, any n */
+    void (*delta_chunk)(
+        const cpu_delta *d); /* chunkwise (UT transform), any n; equal to delta_step to rounding */
+    void (*to_f16)(uint16_t *y, const float *x, int n); /* round to nearest even */
+} cpu_kernels;
+
+/* The fastest table that this machine can run. */
+const cpu_kernels *cpu_best(void);
+/* A table by name; ERR_ARG for an unknown name (lists the known), ERR_UNSUPPORTED when this machine
+ * cannot run it. */
+err cpu_by_name(const char *name, const cpu_kernels **out) MUST_USE;
+/* The i-th table this machine can run (0 is scalar), NULL past the last: for tests. */
+const cpu_kernels *cpu_at(int i);
+
+#endif

@@ -1,0 +1,81 @@
+/* safetensors.h: the tensors of a checkpoint directory, as published.
+ *
+ *     DIR/model.safetensors                      one file, or
+ *     DIR/model.safetensors.index.json           weight_map: tensor -> shard
+ *     DIR/model-0000N-of-0000M.safetensors       [u64 header length][JSON header][data]
+ *
+ * Only headers are read at open. Every number in a header is hostile: offsets are checked against
+ * the file's size, shape against dtype against byte count, tensors against each other (no overlap),
+ * names against duplicates (within and across shards). Errors name file, tensor and field. Symbolic
+ * links are followed (the Hugging Face cache is made of them). */
+#ifndef FORMAT_SAFETENSORS_H
+#define FORMAT_SAFETENSORS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+#define ST_DIMS_MAX 8
+
+typedef enum st_dtype {
+    ST_BOOL,
+    ST_U8,
+    ST_I8,
+    ST_F8_E4M3,
+    ST_F8_E5M2,
+    ST_I16,
+    ST_U16,
+    ST_F16,
+    ST_BF16,
+    ST_I32,
+    ST_U32,
+    ST_F32,
+    ST_F64,
+    ST_I64,
+    ST_U64,
+    ST_DTYPES
+} st_dtype;
+
+const char *st_dtype_name(st_dtype d); /* as in the file: "BF16" */
+size_t st_dtype_bytes(st_dtype d);
+
+typedef struct st_tensor {
+    const char *name; /* owned by the set */
+    st_dtype dtype;
+    int n_dims;
+    int64_t shape[ST_DIMS_MAX];
+    int file;       /* index for st_path */
+    int64_t offset; /* of the first byte, from the start of the file */
+    int64_t bytes;
+} st_tensor;
+
+typedef struct st_set st_set; /* fixed after open: reading it is safe from any thread */
+
+/* dir: a checkpoint directory. ERR_NOT_FOUND says what was looked for. */
+err st_open(const char *dir, st_set **out) MUST_USE;
+/* One file (also golden.safetensors). */
+err st_open_file(const char *path, st_set **out) MUST_USE;
+/* A header in memory, for fuzzing: `bytes` is the file's beginning, file_size what the file claims
+ * to have. */
+err st_parse_header(const char *path, const uint8_t *bytes, size_t length, int64_t file_size,
+                    st_set **out) MUST_USE;
+void st_close(st_set *s);
+
+int st_count(const st_set *s);
+const st_tensor *st_at(const st_set *s, int i);              /* ascending by name */
+const st_tensor *st_find(const st_set *s, const char *name); /* NULL when missing; O(log n) */
+int st_files(const st_set *s);
+const char *st_path(const st_set *s, int file);
+/* __metadata__ "format" of the first file that has one, or "" ("pt", "mlx"). */
+const char *st_format(const st_set *s);
+
+/* Reads the whole tensor (t->bytes) through ordinary reads. ERR_IO names file, tensor and offset; a
+ * short read is one. */
+err st_read(const st_set *s, const st_tensor *t, void *dst) MUST_USE;
+/* Reads bytes [begin, begin + length) of it. */
+err st_read_part(const st_set *s, const st_tensor *t, int64_t begin, size_t length,
+                 void *dst) MUST_USE;
+
+#endif

@@ -1,0 +1,86 @@
+/* expert_store.h: which experts are in memory, and how the others get there.
+ *
+ *     model --request(layer, ids)--> [ slots: arena of whole records ] <--reads-- io (files of the
+ * checkpoint)
+ *           --wait(layer, id)------> pinned view of one record
+ *
+ * An expert's record is a list of parts (extents in the checkpoint's files); in a slot every part
+ * starts 4-byte aligned at view.part[i]. The store knows nothing of what the bytes mean.
+ *
+ * Invariants: an expert is in at most one slot; a pinned or loading slot is never evicted; a failed
+ * read is retried, then fails the wait that needs it, with file and offset, and the slot is free
+ * again: an expert is never dropped or half read. What is evicted never changes results, only
+ * speed. All calls come from the engine thread; readers are internal. */
+#ifndef STORE_EXPERT_STORE_H
+#define STORE_EXPERT_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/budget.h"
+#include "base/err.h"
+
+#define EXPERT_PARTS_MAX 9
+
+typedef struct expert_part {
+    int64_t offset; /* in the file */
+    uint32_t bytes;
+    int32_t file; /* index into paths */
+} expert_part;
+
+/* Where every expert is. Borrowed by the store until close. */
+typedef struct expert_map {
+    int n_layers, n_experts, n_parts; /* n_layers counts the layers that have experts */
+    int n_files;
+    const char *const *paths;
+    const expert_part *parts; /* [n_layers][n_experts][n_parts] */
+} expert_map;
+
+typedef struct expert_view {
+    const uint8_t *part[EXPERT_PARTS_MAX]; /* fixed until release */
+} expert_view;
+
+typedef struct expert_store_options {
+    size_t cache_bytes; /* arena for slots, at least expert_store_floor(); taken from the budget's
+                           cache part */
+    budget *budget;     /* borrowed */
+    int io_threads;     /* 0: a good default */
+} expert_store_options;
+
+typedef struct expert_store_stats { /* since open or the last reset */
+    uint64_t requests, hits, misses, evictions;
+    uint64_t read_bytes; /* payload */
+    uint64_t wait_ns;    /* the engine thread stood still for a read */
+    uint64_t prefetch_issued, prefetch_used, prefetch_wasted;
+} expert_store_stats;
+
+typedef struct expert_store expert_store;
+
+/* Bytes of one slot, and the least cache_bytes that works for requests of n experts at once. */
+size_t expert_store_slot_bytes(const expert_map *map);
+size_t expert_store_floor(const expert_map *map, int n);
+
+err expert_store_open(const expert_map *map, const expert_store_options *options,
+                      expert_store **out) MUST_USE;
+void expert_store_close(expert_store *s);
+int expert_store_slots(const expert_store *s);
+
+/* Pins each of ids (distinct, n <= slots not otherwise pinned) and starts reading those that are
+ * not resident, in this order. n more than what can be pinned is ERR_BUDGET with nothing changed.
+ * Does not block on reads. */
+err expert_store_request(expert_store *s, int layer, const int *ids, int n) MUST_USE;
+/* True when wait would not block (resident, or its read has failed). */
+bool expert_store_ready(expert_store *s, int layer, int id);
+/* Blocks until a requested expert is in memory. ERR_IO / ERR_CORRUPT naming layer, expert, file,
+ * offset; the pin is then already gone. */
+err expert_store_wait(expert_store *s, int layer, int id, expert_view *out) MUST_USE;
+/* Ends the pin of a request (whether or not it was waited for). */
+void expert_store_release(expert_store *s, int layer, int id);
+/* A new token begins: the clock of the eviction policy. */
+void expert_store_tick(expert_store *s);
+
+void expert_store_stats_get(expert_store *s, expert_store_stats *out);
+void expert_store_stats_reset(expert_store *s);
+
+#endif
