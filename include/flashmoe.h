@@ -1,0 +1,270 @@
+/* flashmoe.h: the public API of libflashmoe, the engine of flashchat.
+ *
+ * It runs Mixture-of-Experts language models that are larger than the machine's memory: the dense trunk stays
+ * resident, the routed experts are read from the checkpoint as the router picks them, all under one memory ceiling.
+ *
+ *     fm_options o;
+ *     fm_options_init(&o);
+ *     o.model_dir = "assets/ember";
+ *     fm_engine *engine;
+ *     fm_error e = fm_engine_open(&o, &engine);
+ *     if (e.code) { fprintf(stderr, "%s\n", e.text); return 1; }
+ *     fm_session *session;       one conversation: a timeline of tokens, its attention cache and recurrent state
+ *     fm_session_open(engine, &session);
+ *     fm_tokens prompt = {0};
+ *     fm_tokenize(engine, FM_MARKUP, text, strlen(text), &prompt);
+ *     fm_session_sync(session, prompt.ids, prompt.count, NULL, NULL);     computes what is not known yet
+ *     fm_sampler *sampler;
+ *     fm_sampler_open(engine, &params, &sampler);
+ *     for (;;) {
+ *         int32_t id;
+ *         fm_sampler_pick(sampler, fm_session_logits(session), NULL, &id);
+ *         if (fm_is_stop(engine, id)) break;
+ *         ... fm_token_bytes(engine, id, &length) ...
+ *         fm_session_step(session, id);
+ *     }
+ *
+ * Conventions: every call that can fail returns fm_error; code 0 is success, otherwise text is one sentence that
+ * names the file, tensor, field or number at fault, without a final full stop. Out pointers are NULL or zero on
+ * failure. Sizes in bytes unless said otherwise; text is UTF-8 with an explicit length.
+ * Threads: one engine belongs to one thread at a time (it drives its own worker and reader threads). fm_tokenize,
+ * fm_token_bytes, fm_token_find, fm_is_stop and fm_model_get may be called from any thread while the engine is open.
+ * fm_cancel may be called from any thread and from a signal handler. */
+#ifndef FLASHMOE_H
+#define FLASHMOE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FM_API __attribute__((visibility("default")))
+#define FM_VERSION "0.1.0"
+
+typedef enum fm_code {
+    FM_OK = 0,
+    FM_ERR_ARG,         /* the request makes no sense */
+    FM_ERR_NOT_FOUND,   /* a file, tensor or model that is not there */
+    FM_ERR_IO,          /* the system refused a read, map or thread */
+    FM_ERR_CORRUPT,     /* bytes that contradict themselves */
+    FM_ERR_UNSUPPORTED, /* well-formed, but not implemented here */
+    FM_ERR_RANGE,       /* a number outside its bounds (context window, token id) */
+    FM_ERR_BUDGET,      /* the memory ceiling is too small; text has the numbers */
+    FM_ERR_NOMEM,
+    FM_ERR_BUSY,
+    FM_ERR_CANCELLED,
+} fm_code;
+
+typedef struct fm_error {
+    fm_code code;
+    char text[764];
+} fm_error;
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+typedef struct fm_engine fm_engine;
+typedef struct fm_session fm_session;
+
+/* what: "loading", "prefill" ...; done of total in tokens or bytes. Called from the engine's thread. */
+typedef void (*fm_progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
+
+typedef enum fm_kv { FM_KV_DEFAULT, FM_KV_F32, FM_KV_F16 } fm_kv;
+
+typedef struct fm_options {
+    const char *model_dir; /* a Hugging Face snapshot directory; must be set */
+    size_t memory;         /* ceiling on everything, bytes; 0: three quarters of what machine and cgroup allow */
+    int threads;           /* 0: one per processor */
+    int context;           /* context window in tokens; 0: the model's own, at most 32,768 and what memory allows */
+    int sessions;          /* sessions that can be open at once; 0: 1 */
+    int experts_per_token; /* 0: as trained; fewer is lossy, more is refused */
+    bool exact;            /* float32 activations everywhere and an F32 KV cache: the definition */
+    const char *cpu;       /* "scalar", "avx2", "avx512", "neon"; NULL: the best this machine has */
+    fm_kv kv;
+    int io_threads; /* 0: a good default */
+    fm_progress progress; /* may be NULL */
+    void *progress_ctx;
+} fm_options;
+
+FM_API void fm_options_init(fm_options *o);
+
+/* What a model needs and could reach. Bytes. */
+typedef struct fm_plan {
+    size_t memory_limit, trunk, kv, state, scratch, other;
+    size_t floor;              /* the least memory that works with this context */
+    size_t cache;              /* what is left for experts */
+    size_t experts_total;      /* all experts on disk */
+    size_t expert_bytes;       /* one expert */
+    size_t expert_bytes_token; /* experts that one token touches, all layers */
+    size_t trunk_bytes_token;  /* trunk that one token touches */
+    int context, layers, experts, experts_per_token, sparse_layers;
+    bool fits;     /* floor <= memory_limit */
+    bool resident; /* every expert fits: nothing is streamed once warm */
+} fm_plan;
+
+/* Reads headers and config only; no weights. Works (fits = false) when the limit is too small. */
+FM_API fm_error fm_plan_get(const fm_options *o, fm_plan *out);
+
+FM_API fm_error fm_engine_open(const fm_options *o, fm_engine **out);
+FM_API void fm_engine_close(fm_engine *e); /* closes sessions that are still open; NULL is allowed */
+
+typedef struct fm_model {
+    const char *architecture; /* owned by the engine */
+    const char *dir;          /* owned by the engine */
+    int layers, hidden, vocab, experts, experts_per_token, trained_experts_per_token, context, trained_context;
+    int tokenizer_size; /* 0: the checkpoint has no tokenizer, only ids work */
+    const char *cpu;    /* kernel table in use */
+    int threads;
+} fm_model;
+
+FM_API void fm_model_get(const fm_engine *e, fm_model *out);
+/* What the engine took, for reports. */
+FM_API void fm_engine_plan(const fm_engine *e, fm_plan *out);
+
+/* Ends the running sync or step at the next layer: it returns FM_ERR_CANCELLED and its session stays valid with a
+ * shorter timeline. Async-signal-safe. Stays set until fm_cancel_clear. */
+FM_API void fm_cancel(fm_engine *e);
+FM_API void fm_cancel_clear(fm_engine *e);
+
+/* ---- text -------------------------------------------------------------------------------------------------------- */
+
+typedef struct fm_tokens { /* zero-initialise; fm_tokens_free */
+    int32_t *ids;
+    size_t count, capacity;
+} fm_tokens;
+
+typedef enum fm_text_mode {
+    FM_CONTENT, /* text of people and tools: never becomes a special token, whatever it spells */
+    FM_MARKUP,  /* special tokens are recognised */
+} fm_text_mode;
+
+/* Appends the tokens of text to out; on failure out is as before. */
+FM_API fm_error fm_tokenize(const fm_engine *e, fm_text_mode mode, const char *text, size_t length, fm_tokens *out);
+FM_API fm_error fm_tokens_push(fm_tokens *t, int32_t id);
+FM_API void fm_tokens_free(fm_tokens *t);
+/* The bytes of one token: part of a character at times. Owned by the engine. NULL outside the vocabulary. */
+FM_API const char *fm_token_bytes(const fm_engine *e, int32_t id, size_t *length);
+/* Ends a reply: end-of-sequence ids of generation_config.json, else config.json. */
+FM_API bool fm_is_stop(const fm_engine *e, int32_t id);
+/* The id that exactly this text has as one token, or -1. */
+FM_API int32_t fm_token_find(const fm_engine *e, const char *text);
+
+/* Bytes in, whole characters out. Zero-initialise. */
+typedef struct fm_utf8 {
+    unsigned char held[4];
+    int n_held;
+} fm_utf8;
+
+/* out needs room for 3 * length + 9 bytes; returns how many were written (not terminated). What can never become a
+ * character turns into U+FFFD. fm_utf8_end flushes. */
+FM_API size_t fm_utf8_push(fm_utf8 *s, const char *bytes, size_t length, char *out);
+FM_API size_t fm_utf8_end(fm_utf8 *s, char *out);
+
+/* ---- sessions ---------------------------------------------------------------------------------------------------- */
+
+/* FM_ERR_BUSY when options.sessions are open already. */
+FM_API fm_error fm_session_open(fm_engine *e, fm_session **out);
+FM_API void fm_session_close(fm_session *s);
+
+typedef struct fm_sync {
+    const size_t *marks; /* ascending positions where a snapshot is worth keeping: message borders; may be NULL */
+    int n_marks;
+    fm_progress progress; /* may be NULL */
+    void *progress_ctx;
+} fm_sync;
+
+/* Makes the session's timeline exactly tokens[0 .. count): keeps the longest prefix that it has state for, computes
+ * the rest in chunks. Afterwards fm_session_logits are those after the last token. options may be NULL. *reused (may
+ * be NULL): tokens that were not computed again. count >= 1. FM_ERR_RANGE when it does not fit the context window
+ * (with the numbers), or for an id outside the vocabulary. On failure the session keeps a valid, shorter timeline. */
+FM_API fm_error fm_session_sync(fm_session *s, const int32_t *tokens, size_t count, const fm_sync *options,
+                                size_t *reused);
+/* Appends one token. */
+FM_API fm_error fm_session_step(fm_session *s, int32_t token);
+
+/* One row of a step of several sessions at once: one read of an expert serves all of them. */
+typedef struct fm_item {
+    fm_session *session; /* each at most once */
+    const int32_t *tokens;
+    int count; /* >= 1; all counts together at most fm_rows_max */
+} fm_item;
+
+/* Appends to every session; each one's logits are those after its last token. The same bits as alone. On failure the
+ * sessions of the call keep a valid timeline, at most as long as before. */
+FM_API fm_error fm_step(fm_engine *e, const fm_item *items, int n);
+FM_API int fm_rows_max(const fm_engine *e);
+
+/* [vocab] floats, owned by the session until its next sync or step; NULL before the first. */
+FM_API const float *fm_session_logits(const fm_session *s);
+FM_API size_t fm_session_length(const fm_session *s);
+FM_API const int32_t *fm_session_tokens(const fm_session *s);
+FM_API void fm_session_clear(fm_session *s);
+
+/* The whole state (tokens, attention cache up to them, recurrent state, logits) as bytes: returns how many; nothing is
+ * written when capacity is smaller. Restoring is exact: the continuation has the same bits. A blob of another model,
+ * option set or build is FM_ERR_CORRUPT and the session is cleared. */
+FM_API size_t fm_session_save(const fm_session *s, void *out, size_t capacity);
+FM_API fm_error fm_session_restore(fm_session *s, const void *blob, size_t length);
+
+/* ---- sampling ---------------------------------------------------------------------------------------------------- */
+
+/* Order: repetition, presence and frequency penalties over the generated tokens; temperature; top-k; top-p; min-p;
+ * draw. temperature 0 is greedy (lowest id wins a tie). The same seed gives the same tokens on every platform. */
+typedef struct fm_sampling {
+    float temperature;        /* 0: greedy */
+    int top_k;                /* 0: off */
+    float top_p;              /* 1: off */
+    float min_p;              /* 0: off */
+    float repetition_penalty; /* 1: off */
+    float presence_penalty, frequency_penalty;
+    uint64_t seed;
+    bool penalize_prompt; /* tokens told with fm_sampler_accept before the first pick count too */
+} fm_sampling;
+
+typedef struct fm_sampler fm_sampler;
+
+FM_API void fm_sampling_init(fm_sampling *p); /* greedy */
+/* FM_ERR_ARG names the field that is out of range. */
+FM_API fm_error fm_sampler_open(const fm_engine *e, const fm_sampling *p, fm_sampler **out);
+FM_API void fm_sampler_close(fm_sampler *s);
+/* Picks a token and remembers it for the penalties. logits [vocab] are not changed. allowed: bit set of ids (64 a
+ * word), or NULL for all: constrained decoding. FM_ERR_ARG when nothing is allowed, FM_ERR_CORRUPT for a NaN logit. */
+FM_API fm_error fm_sampler_pick(fm_sampler *s, const float *logits, const uint64_t *allowed, int32_t *out);
+/* Tells a token that was not picked here. */
+FM_API void fm_sampler_accept(fm_sampler *s, int32_t id);
+
+/* ---- counters ---------------------------------------------------------------------------------------------------- */
+
+typedef struct fm_stats { /* since open or fm_stats_reset */
+    uint64_t tokens_prefill, tokens_decode;
+    double seconds_prefill, seconds_decode;
+    uint64_t expert_requests, expert_hits, expert_misses, expert_evictions, expert_read_bytes;
+    double seconds_read_wait;
+    uint64_t prefetch_issued, prefetch_used;
+    size_t memory_peak; /* of the process */
+} fm_stats;
+
+FM_API void fm_stats_get(const fm_engine *e, fm_stats *out);
+FM_API void fm_stats_reset(fm_engine *e);
+
+/* Seconds per kind of work since the last reset, for `infer --timing`. */
+typedef struct fm_layer_timing {
+    double attention, delta, router, read_wait, experts, other;
+    uint64_t read_bytes;
+} fm_layer_timing;
+
+FM_API void fm_timing_enable(fm_engine *e, bool on);
+/* Fills at most n entries (one per layer) and returns the number of layers. */
+FM_API int fm_timing_get(const fm_engine *e, fm_layer_timing *out, int n);
+
+/* Called for every token row of every sparse layer with the experts chosen (ids [k], in the router's order): for
+ * recording traces and counting. NULL switches it off. */
+typedef void (*fm_routing_hook)(void *ctx, int layer, int row, const int *ids, const float *weights, int k);
+FM_API void fm_routing_hook_set(fm_engine *e, fm_routing_hook hook, void *ctx);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
