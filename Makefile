@@ -71,7 +71,7 @@ APP_LIBS ?= $(LIBS)
 PROGRAMS := $(if $(APP_SRC),$(BUILD)/flashchat) $(if $(INFER_SRC),$(BUILD)/infer)
 TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model)
 
-.PHONY: all help lib tests fuzz examples clean print-build-config
+.PHONY: all help lib tests fuzz examples goldens clean print-build-config
 all: lib $(PROGRAMS) $(TOOLS)   ## everything a user runs
 lib: $(BUILD)/libflashmoe.a $(BUILD)/libflashmoe.so
 tests: $(UNIT_BIN) $(EXAMPLE_BIN)
@@ -103,6 +103,13 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libflashmoe.a
 $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/libflashmoe.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS_ALL) $^ -o $@ $(LIBS)
+
+# The stamp is younger than every archive it stands for; directories land in $(BUILD)/golden/NAME.
+goldens: $(BUILD)/golden/.unpacked   ## unpack the golden checkpoints
+$(BUILD)/golden/.unpacked: $(wildcard tests/golden/*.tar.xz)
+	@mkdir -p $(@D)
+	@for a in $^; do tar -C $(@D) -xJf "$$a" || exit 1; done
+	@touch $@
 
 clean:   ## remove everything that was built
 	rm -rf $(BUILD)
