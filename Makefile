@@ -63,7 +63,7 @@ SYNTH_SRC := $(sort $(wildcard tools/synth-model/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
-FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
+FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/%)
 EXAMPLE_SRC := $(sort $(wildcard examples/*.c))
 EXAMPLE_BIN := $(EXAMPLE_SRC:examples/%.c=$(BUILD)/examples/%)
 APP_LIBS ?= $(LIBS)
@@ -71,12 +71,24 @@ APP_LIBS ?= $(LIBS)
 PROGRAMS := $(if $(APP_SRC),$(BUILD)/flashchat) $(if $(INFER_SRC),$(BUILD)/infer)
 TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model)
 
-.PHONY: all help lib tests fuzz examples goldens clean print-build-config
+# A make below this one: its own build folder, and all processors unless make was already told how many.
+SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell getconf _NPROCESSORS_ONLN))
+SANITIZED = OPT=conservative CC=clang
+
+.PHONY: all help lib tests examples goldens clean print-build-config print-sources flags-changed
+.PHONY: check test asan ubsan tsan fuzz fuzz-run fuzzers cross-test
 all: lib $(PROGRAMS) $(TOOLS)   ## everything a user runs
 lib: $(BUILD)/libflashmoe.a $(BUILD)/libflashmoe.so
+examples: $(EXAMPLE_BIN)
 tests: $(UNIT_BIN) $(EXAMPLE_BIN)
 
-$(BUILD)/obj/%.o: %.c Makefile
+# Objects are made anew when the compiler or its flags change.
+FLAGS_NOW := $(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(LIBS)
+$(BUILD)/flags: flags-changed
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(FLAGS_NOW)' | cmp -s - $@ || printf '%s\n' '$(FLAGS_NOW)' > $@
+
+$(BUILD)/obj/%.o: %.c Makefile $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(ISA_FLAGS_$(notdir $*)) -MMD -MP -c $< -o $@
 
@@ -104,6 +116,10 @@ $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/libflashmoe.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS_ALL) $^ -o $@ $(LIBS)
 
+$(BUILD)/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/libflashmoe.a
+	$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer $^ -o $@ $(LIBS)
+.SECONDARY: $(UNIT_SRC:%.c=$(BUILD)/obj/%.o) $(FUZZ_SRC:%.c=$(BUILD)/obj/%.o) $(EXAMPLE_SRC:%.c=$(BUILD)/obj/%.o)
+
 # The stamp is younger than every archive it stands for; directories land in $(BUILD)/golden/NAME.
 goldens: $(BUILD)/golden/.unpacked   ## unpack the golden checkpoints
 $(BUILD)/golden/.unpacked: $(wildcard tests/golden/*.tar.xz)
@@ -111,15 +127,51 @@ $(BUILD)/golden/.unpacked: $(wildcard tests/golden/*.tar.xz)
 	@for a in $^; do tar -C $(@D) -xJf "$$a" || exit 1; done
 	@touch $@
 
+test:   ## install what tests need, run every test
+	@tests/install.sh test
+	@$(SUBMAKE) all tests goldens
+	@tests/run.sh
+
+check:   ## fast tests, under a minute
+	@$(SUBMAKE) all tests goldens
+	@tests/run.sh --fast
+
+asan:   ## unit tests under AddressSanitizer
+	@$(SUBMAKE) BUILD=$(BUILD)/asan SAN=address $(SANITIZED) tests
+	@BUILD=$(BUILD)/asan tests/run.sh --unit
+
+ubsan:   ## unit tests under UndefinedBehaviorSanitizer
+	@$(SUBMAKE) BUILD=$(BUILD)/ubsan SAN=undefined $(SANITIZED) tests
+	@BUILD=$(BUILD)/ubsan tests/run.sh --unit
+
+tsan:   ## unit tests under ThreadSanitizer
+	@$(SUBMAKE) BUILD=$(BUILD)/tsan SAN=thread $(SANITIZED) tests
+	@BUILD=$(BUILD)/tsan tests/run.sh --unit
+
+fuzz:   ## build the fuzzers (clang; address and undefined sanitizers)
+	@$(SUBMAKE) BUILD=$(BUILD)/fuzz SAN=fuzzer-no-link,address,undefined $(SANITIZED) fuzzers
+fuzzers: $(FUZZ_BIN)
+
+fuzz-run: fuzz   ## run each fuzzer for FUZZ_SECONDS (60)
+	@BUILD=$(BUILD) tests/fuzz/run.sh
+
+cross-test:   ## unit and golden tests for aarch64, under an emulator
+	@BUILD=$(BUILD) tests/cross.sh
+
 clean:   ## remove everything that was built
 	rm -rf $(BUILD)
 
 help:   ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | sort | awk -F'\t' '{printf "  %-20s %s\n", $$1, $$2}'
+	@echo "variables: OPT=aggressive|conservative|debug  CC=  BUILD=  SAN=address,undefined  FUZZ_SECONDS="
 
 print-build-config:   ## compiler, flags, libraries
 	@echo "CC=$(CC)  ARCH=$(ARCH)  OPT=$(OPT)  BUILD=$(BUILD)  io_uring=$(or $(URING),no)"
 	@echo "CFLAGS=$(CFLAGS_ALL)"
 	@echo "LIBS=$(LIBS)"
+
+# What some rule above compiles; tests/style compares it with what lies in the tree.
+print-sources:
+	@printf '%s\n' $(LIB_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
