@@ -33,8 +33,9 @@ LIBS += -luring
 endif
 
 # -ffp-contract=off: a fused multiply-add only where the source says so, or results differ between machines.
-CFLAGS_ALL := -std=gnu17 $(WARN) $(OPT_$(OPT)) -g -fPIC -ffp-contract=off -fno-math-errno -fno-trapping-math -fvisibility=hidden \
-	-D_GNU_SOURCE -Isrc -Iinclude $(FOUND_FLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all) $(CFLAGS)
+CFLAGS_ALL := -std=gnu17 $(WARN) $(OPT_$(OPT)) -g -fPIC -ffp-contract=off -fno-math-errno -fno-trapping-math \
+	-fvisibility=hidden -D_GNU_SOURCE -Isrc -Iinclude $(FOUND_FLAGS) \
+	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all) $(CFLAGS)
 LDFLAGS_ALL := $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 
 ISA_FLAGS_cpu_avx2   := -mavx2 -mfma -mf16c
@@ -82,6 +83,9 @@ lib: $(BUILD)/libflashmoe.a $(BUILD)/libflashmoe.so
 examples: $(EXAMPLE_BIN)
 tests: $(UNIT_BIN) $(EXAMPLE_BIN)
 
+# One short line for each command; V=1 shows the commands.
+say = $(if $(V),,@echo "  $(1)  $(2)"; )
+
 # Objects are made anew when the compiler or its flags change.
 FLAGS_NOW := $(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(LIBS)
 $(BUILD)/flags: flags-changed
@@ -90,18 +94,18 @@ $(BUILD)/flags: flags-changed
 
 $(BUILD)/obj/%.o: %.c Makefile $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(ISA_FLAGS_$(notdir $*)) -MMD -MP -c $< -o $@
+	$(call say,CC,$<)$(CC) $(CFLAGS_ALL) $(ISA_FLAGS_$(notdir $*)) -MMD -MP -c $< -o $@
 
 $(BUILD)/libflashmoe.a: $(LIB_OBJ)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR,$@)$(AR) rcs $@ $^
 
 $(BUILD)/libflashmoe.so: $(LIB_OBJ)
-	$(CC) -shared $(LDFLAGS_ALL) $^ -o $@ $(LIBS)
+	$(call say,LD,$@)$(CC) -shared $(LDFLAGS_ALL) $^ -o $@ $(LIBS)
 
 define program
 $(BUILD)/$(1): $(2:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
-	$$(CC) $$(LDFLAGS_ALL) $$^ -o $$@ $$(APP_LIBS)
+	$$(call say,LD,$$@)$$(CC) $$(LDFLAGS_ALL) $$^ -o $$@ $$(APP_LIBS)
 endef
 $(if $(APP_SRC),$(eval $(call program,flashchat,$(APP_SRC))))
 $(if $(INFER_SRC),$(eval $(call program,infer,$(INFER_SRC))))
@@ -110,14 +114,14 @@ $(if $(SYNTH_SRC),$(eval $(call program,synth-model,$(SYNTH_SRC))))
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libflashmoe.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) $^ -o $@ -lcmocka $(LIBS)
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ -lcmocka $(LIBS)
 
 $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/libflashmoe.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) $^ -o $@ $(LIBS)
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ $(LIBS)
 
 $(BUILD)/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/libflashmoe.a
-	$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer $^ -o $@ $(LIBS)
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer $^ -o $@ $(LIBS)
 .SECONDARY: $(UNIT_SRC:%.c=$(BUILD)/obj/%.o) $(FUZZ_SRC:%.c=$(BUILD)/obj/%.o) $(EXAMPLE_SRC:%.c=$(BUILD)/obj/%.o)
 
 # The stamp is younger than every archive it stands for; directories land in $(BUILD)/golden/NAME.
@@ -163,7 +167,7 @@ clean:   ## remove everything that was built
 
 help:   ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | sort | awk -F'\t' '{printf "  %-20s %s\n", $$1, $$2}'
-	@echo "variables: OPT=aggressive|conservative|debug  CC=  BUILD=  SAN=address,undefined  FUZZ_SECONDS="
+	@echo "variables: OPT=aggressive|conservative|debug  CC=  BUILD=  SAN=address,undefined  FUZZ_SECONDS=  V=1"
 
 print-build-config:   ## compiler, flags, libraries
 	@echo "CC=$(CC)  ARCH=$(ARCH)  OPT=$(OPT)  BUILD=$(BUILD)  io_uring=$(or $(URING),no)"

@@ -18,7 +18,7 @@ skip() {
 }
 [ "$(uname -m)" != aarch64 ] || skip "this machine is aarch64 already: make test"
 for tool in $triple-gcc qemu-aarch64 apt-get dpkg-deb; do
-    command -v $tool >/dev/null || skip "no $tool (tests/install.sh cross)"
+    command -v "$tool" >/dev/null || skip "no $tool (tests/install.sh cross)"
 done
 
 make_sysroot() {

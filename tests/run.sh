@@ -20,7 +20,8 @@ logs=$BUILD/test-logs
 # Prints "passed failed skipped" of one log, then a line "FAIL name" or "SKIP name: reason" for each that did not pass.
 count() { # log, exit code
     awk -v rc="$2" '
-        /\[==========\] Running [0-9]+ test/ { running = 1; match($0, /Running [0-9]+/); want += substr($0, RSTART + 8, RLENGTH - 8); n = 1 }
+        /\[==========\] Running [0-9]+ test/ {
+            running = n = 1; match($0, /Running [0-9]+/); want += substr($0, RSTART + 8, RLENGTH - 8) }
         /\[==========\] [0-9]+ test\(s\) run/ { running = 0 }
         running && /\[       OK \] / { pass++; got++ }
         running && /\[  SKIPPED \] / { skip++; got++; sub(/.*\[  SKIPPED \] /, ""); text = text "SKIP " $0 "\n" }

@@ -47,13 +47,13 @@ struct pool {
     _Atomic uint32_t stop;
 };
 
-static inline void pause_briefly(void) {
 #if defined(__x86_64__)
-    __builtin_ia32_pause();
+static inline void pause_briefly(void) { __builtin_ia32_pause(); }
 #elif defined(__aarch64__)
-    __asm__ volatile("yield");
+static inline void pause_briefly(void) { __asm__ volatile("yield"); }
+#else
+static inline void pause_briefly(void) {}
 #endif
-}
 
 static inline uint32_t word_job(uint64_t word) { return (uint32_t)(word >> (2 * TASK_BITS)); }
 static inline uint32_t word_tasks(uint64_t word) {
