@@ -4,12 +4,15 @@
  * instruction set, so that the exact path gives the same bits on scalar, AVX2, AVX-512 and NEON:
  *
  *   sum over c of a[c] * b[c]   lane l of CPU_LANES (32) takes the elements c with c % 32 == l in
- * ascending order, each by one fused multiply-add; then the lanes are added in a fixed tree: l and
- * l + 16, then l and l + 8, then 4, 2, 1. exp, log, silu ...          one polynomial, written once
- * (kernels_f32.inc), same operations in the same order.
+ *                               ascending order, each by one fused multiply-add; then the lanes
+ *                               are added in a fixed tree: l and l + 16, then l and l + 8, then
+ *                               4, 2, 1
+ *   exp, log, silu ...          one polynomial (cpu_math.h), same operations in the same order
+ *   sums weighted by a scalar   (attention over V, the delta rule) ascending, one fused
+ *                               multiply-add each
  *
- * A matrix row's result depends only on that row and that x: not on how many rows, how many x or
- * which thread
+ * Exempt are the payloads of NaNs, which the instruction sets handle differently. A matrix row's
+ * result depends only on that row and that x: not on how many rows, how many x or which thread
  * ("batch invariance"; tests compare bytes). No kernel allocates, keeps state or reads past its
  * arguments. */
 #ifndef CPU_CPU_H
@@ -29,6 +32,9 @@
 /* Tokens of one chunk of the chunkwise gated delta rule. */
 #define CPU_DELTA_CHUNK 64
 
+/* Rows of a matrix that are unpacked at a time when several vectors share them. */
+#define CPU_MATMUL_ROWS 8
+
 typedef struct cpu_matmul {
     const qmat *w;  /* [rows, cols] */
     const float *x; /* n vectors of cols floats, x_stride floats apart */
@@ -38,7 +44,7 @@ typedef struct cpu_matmul {
     float *scratch; /* at least cpu_matmul_scratch(cols) floats, the thread's own */
 } cpu_matmul;
 
-static inline size_t cpu_matmul_scratch(int cols) { return (size_t)cols * 4 + 64; }
+static inline size_t cpu_matmul_scratch(int cols) { return (size_t)cols * CPU_MATMUL_ROWS + 64; }
 
 typedef enum kv_type { KV_F32, KV_F16 } kv_type;
 
@@ -56,8 +62,7 @@ typedef struct cpu_attn {
 } cpu_attn;
 
 static inline size_t cpu_attn_scratch(int n_q, int head_dim) {
-    return (size_t)n_q * (size_t)(head_dim + 2) + (size_t)CPU_ATTN_BLOCK * ((size_t)head_dim + 2) +
-           64;
+    return (size_t)n_q * (CPU_ATTN_BLOCK + 2) + (size_t)CPU_ATTN_BLOCK * (size_t)head_dim + 64;
 }
 
 /* n tokens of the gated delta rule for one value head (MODEL_FACTS section 4, step 5). */
@@ -75,8 +80,8 @@ typedef struct cpu_delta {
 
 static inline size_t cpu_delta_scratch(int dk, int dv) {
     return (size_t)CPU_DELTA_CHUNK *
-               (4 * (size_t)CPU_DELTA_CHUNK + 3 * (size_t)dk + 4 * (size_t)dv + 8) +
-           (size_t)dk * (size_t)dv;
+               (2 * (size_t)CPU_DELTA_CHUNK + (size_t)dk + 2 * (size_t)dv + 8) +
+           64;
 }
 
 typedef struct cpu_kernels {

@@ -63,8 +63,40 @@ static inline qmat qmat_rows(const qmat *m, int begin, int rows) {
     return view;
 }
 
-/* out[cols] = row `row` of m as float32: the definition of every format. One rounding for the
- * product, one for the sum (no fused multiply-add), so that every machine gives the same bits. */
+/* out[cols] = row `row` of m as float32: the definition of every format. Affine: fma(q, scale,
+ * bias). The product is exact in float32 (q has at most 8 significant bits, a scale at most 11), so
+ * that multiplying and adding apart gives the same bits, short of an overflow. */
 void qmat_row_f32(float *out, const qmat *m, int row);
+
+/* --- dense.c --- */
+
+/* out[cols] = the row of a dense matrix. */
+void dense_row_f32(float *out, const qmat *m, int row);
+/* w[cols] in `kind` = x rounded to nearest even. w may not overlap x. */
+void dense_pack_row(void *w, const float *x, qkind kind, int cols);
+
+/* --- affine.c --- */
+
+/* out[cols] = the row of an affine matrix. */
+void affine_row_f32(float *out, const qmat *m, int row);
+/* q[cols] = the integers of a row, 0 .. 2^bits - 1, from its bit stream w. */
+void affine_unpack_row(uint8_t *q, const void *w, int bits, int cols);
+/* The inverse: w [cols * bits / 8] bytes from q[cols], whose values are below 2^bits. */
+void affine_pack_row(void *w, const uint8_t *q, int bits, int cols);
+/* Scale or bias number i of a row as float32. */
+float affine_scale_f32(const void *scales, bool scales_f16, size_t i);
+
+/* One row of an affine matrix, to be written. */
+typedef struct affine_row {
+    void *w;               /* [cols * bits / 8] bytes, out */
+    void *scales, *biases; /* [cols / group] each, out */
+    qformat format;        /* kind QK_AFFINE */
+    int cols;              /* cols % group == 0 */
+} affine_row;
+
+/* Quantise x[cols] to the nearest values: per group the range [min, max], scale and bias rounded to
+ * their stored format first and every q fitted to the stored ones. x must be finite; scales that
+ * overflow f16 are clamped to the largest finite one. */
+void affine_quantise_row(const affine_row *out, const float *x);
 
 #endif

@@ -1,0 +1,15 @@
+/* cpu_tables.h: the kernel tables as cpu.c sees them; private to this folder.
+ *
+ * A file of an instruction set that the compiler is not building for is empty but for its function,
+ * which returns NULL. Whether the machine can run a table is decided in cpu.c. */
+#ifndef CPU_CPU_TABLES_H
+#define CPU_CPU_TABLES_H
+
+#include "cpu/cpu.h"
+
+const cpu_kernels *cpu_table_scalar(void);
+const cpu_kernels *cpu_table_avx2(void);
+const cpu_kernels *cpu_table_avx512(void);
+const cpu_kernels *cpu_table_neon(void);
+
+#endif
