@@ -140,11 +140,11 @@ check:   ## fast tests, under a minute
 	@$(SUBMAKE) all tests goldens
 	@tests/run.sh --fast
 
-asan:   ## unit tests under AddressSanitizer
-	@$(SUBMAKE) BUILD=$(BUILD)/asan SAN=address $(SANITIZED) tests
+asan:   ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(SUBMAKE) BUILD=$(BUILD)/asan SAN=address,undefined $(SANITIZED) tests
 	@BUILD=$(BUILD)/asan tests/run.sh --unit
 
-ubsan:   ## unit tests under UndefinedBehaviorSanitizer
+ubsan:   ## unit tests under UndefinedBehaviorSanitizer alone
 	@$(SUBMAKE) BUILD=$(BUILD)/ubsan SAN=undefined $(SANITIZED) tests
 	@BUILD=$(BUILD)/ubsan tests/run.sh --unit
 

@@ -13,6 +13,7 @@
 # output of each test is kept in $BUILD/test-logs. Programs run side by side, scripts one after the other. The last line
 # is "N passed, N failed, N skipped"; the exit code is 1 if anything failed.
 set -u
+shopt -s nullglob
 cd "$(dirname "$0")/.." || exit 1
 export BUILD=${BUILD:-build} FLASHCHAT_YES=1
 logs=$BUILD/test-logs
