@@ -156,7 +156,8 @@ printf '\n\nwhat\n' | launch prompt hi
 ok "an empty or odd answer is no consent" $?
 printf 'x\n' | launch prompt hi
 grep -Eq '^  gcc +1\.2 MB +5\.7 MB +C compiler' "$top/err" && grep -q "7 packages, 12.3 MB to download, 45.6 MB on disk" "$top/err" &&
-    ! grep -q '^  make ' "$top/err" && grep -q "apt-get install" "$top/err" && [ "$(grep -c 'Y  install' "$top/err")" = 1 ]
+    ! grep -q '^  make ' "$top/err" && grep -q "apt-get install" "$top/err" &&
+    [ "$(grep -c 'Y  install' "$top/err")" = 1 ]
 ok "one screen lists what is missing, with sizes, and the command" $?
 with=(LC_ALL=C "$(command -v setsid)" -w) # no terminal to ask
 printf 'Y\n' | launch prompt -
@@ -214,4 +215,9 @@ launch x </dev/null
 [ $? = 7 ] && [ ! -f "$top/apt.calls" ]
 ok "nobody is asked because of an optional package alone" $?
 
-if command -v dash >/dev/null; then dash -n flashchat; ok "dash reads the launcher" $?; else echo "SKIP dash reads the launcher: no dash"; fi
+if command -v dash >/dev/null; then
+    dash -n flashchat
+    ok "dash reads the launcher" $?
+else
+    echo "SKIP dash reads the launcher: no dash"
+fi

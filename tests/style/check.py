@@ -322,7 +322,7 @@ def foreign_paths(t):
     """Nothing of the machine that it was written on: no absolute paths, no addresses of package registries."""
     pattern, out = re.compile("|".join(FOREIGN)), []
     for n in t.names:
-        if n.endswith((".xz", ".safetensors", ".gz", ".png")):
+        if n.endswith((".xz", ".safetensors", ".gz", ".png")) or n.startswith(PROSE):
             continue
         for k, line in enumerate(t.text(n).split("\n"), 1):
             m = pattern.search(line) if len(line) < 100000 else None

@@ -41,9 +41,11 @@ tree && script a 'echo PASS one' && script b '# test: slow' 'echo FAIL two' && s
 arguments=(--fast)
 check "--fast leaves slow scripts out" "1 passed, 0 failed, 0 skipped" 0
 tree && program test_a '[==========] Running 3 test(s).' '[ RUN      ] x' '[       OK ] x' 'partial[       OK ] y' \
-    '[  SKIPPED ] z' '[==========] 3 test(s) run.' '[  PASSED  ] 2 test(s).' '[  SKIPPED ] 1 test(s), listed below:' '[  SKIPPED ] z'
+    '[  SKIPPED ] z' '[==========] 3 test(s) run.' '[  PASSED  ] 2 test(s).' \
+    '[  SKIPPED ] 1 test(s), listed below:' '[  SKIPPED ] z'
 check "lines of cmocka" "2 passed, 0 failed, 1 skipped" 0
-tree && code=1 && program test_a '[==========] Running 2 test(s).' '[  ERROR   ] --- 0x1 != 0x2' '[  FAILED  ] x' '[       OK ] y' \
+tree && code=1 && program test_a '[==========] Running 2 test(s).' '[  ERROR   ] --- 0x1 != 0x2' '[  FAILED  ] x' \
+    '[       OK ] y' \
     '[==========] 2 test(s) run.' '[  FAILED  ] 1 test(s), listed below:' '[  FAILED  ] x' && code=0
 check "a failed assertion counts once" "1 passed, 1 failed, 0 skipped" 1
 tree && program test_a '[==========] Running 3 test(s).' '[       OK ] x'
