@@ -22,7 +22,7 @@ ifeq ($(OPT_$(OPT)),)
 $(error OPT=$(OPT): known are aggressive, conservative, debug)
 endif
 
-ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
+ARCH := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
 LIBS_PKG := jansson libpcre2-8 libutf8proc libxxhash libzstd
 FOUND_FLAGS := $(shell $(PKG_CONFIG) --cflags $(LIBS_PKG) 2>/dev/null)
 LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PKG) 2>/dev/null) -lpthread -lm -ldl

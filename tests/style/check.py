@@ -29,10 +29,13 @@ class Tree:
 
     def __init__(self, root):
         self.root, self.cache = root, {}
-        git = ["git", "-C", root, "ls-files", "-co", "--exclude-standard"]
-        done = subprocess.run(git, capture_output=True, text=True) if os.path.exists(f"{root}/.git") else None
-        if done and done.returncode == 0:
-            names = done.stdout.split("\n")
+        try:
+            git = ["git", "-C", root, "ls-files", "-co", "--exclude-standard"]
+            known = subprocess.run(git, capture_output=True, text=True, check=os.path.exists(f"{root}/.git"))
+        except (OSError, subprocess.CalledProcessError):
+            known = None
+        if known and known.stdout and os.path.exists(f"{root}/.git"):
+            names = known.stdout.split("\n")
         else:
             names = [os.path.relpath(os.path.join(d, f), root) for d, _, fs in os.walk(root) for f in fs]
         skipped = ("build/", ".git/", "debug/", "node_modules/")
