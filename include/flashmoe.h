@@ -1,7 +1,8 @@
 /* flashmoe.h: the public API of libflashmoe, the engine of flashchat.
  *
- * It runs Mixture-of-Experts language models that are larger than the machine's memory: the dense trunk stays
- * resident, the routed experts are read from the checkpoint as the router picks them, all under one memory ceiling.
+ * It runs Mixture-of-Experts language models that are larger than the machine's memory: the dense
+ * trunk stays resident, the routed experts are read from the checkpoint as the router picks them,
+ * all under one memory ceiling.
  *
  *     fm_options o;
  *     fm_options_init(&o);
@@ -9,11 +10,11 @@
  *     fm_engine *engine;
  *     fm_error e = fm_engine_open(&o, &engine);
  *     if (e.code) { fprintf(stderr, "%s\n", e.text); return 1; }
- *     fm_session *session;       one conversation: a timeline of tokens, its attention cache and recurrent state
+ *     fm_session *session;                     one conversation: a timeline of tokens
  *     fm_session_open(engine, &session);
  *     fm_tokens prompt = {0};
  *     fm_tokenize(engine, FM_MARKUP, text, strlen(text), &prompt);
- *     fm_session_sync(session, prompt.ids, prompt.count, NULL, NULL);     computes what is not known yet
+ *     fm_session_sync(session, prompt.ids, prompt.count, NULL, NULL);   what is new
  *     fm_sampler *sampler;
  *     fm_sampler_open(engine, &params, &sampler);
  *     for (;;) {
@@ -24,12 +25,15 @@
  *         fm_session_step(session, id);
  *     }
  *
- * Conventions: every call that can fail returns fm_error; code 0 is success, otherwise text is one sentence that
- * names the file, tensor, field or number at fault, without a final full stop. Out pointers are NULL or zero on
- * failure. Sizes in bytes unless said otherwise; text is UTF-8 with an explicit length.
- * Threads: one engine belongs to one thread at a time (it drives its own worker and reader threads). fm_tokenize,
- * fm_token_bytes, fm_token_find, fm_is_stop and fm_model_get may be called from any thread while the engine is open.
- * fm_cancel may be called from any thread and from a signal handler. */
+ * Conventions: every call that can fail returns fm_error; code 0 is success, otherwise text is one
+ * sentence that names the file, tensor, field or number at fault, without a final full stop. Out
+ * pointers are NULL or zero on failure. Sizes in bytes unless said otherwise; text is UTF-8 with an
+ * explicit length.
+ *
+ * Threads: one engine belongs to one thread at a time (it drives its own worker and reader
+ * threads). fm_tokenize, fm_token_bytes, fm_token_find, fm_is_stop and fm_model_get may be called
+ * from any thread while the engine is open. fm_cancel may be called from any thread and from a
+ * signal handler. */
 #ifndef FLASHMOE_H
 #define FLASHMOE_H
 
@@ -41,7 +45,7 @@
 extern "C" {
 #endif
 
-#define FM_API __attribute__((visibility("default")))
+#define FM_API     __attribute__((visibility("default")))
 #define FM_VERSION "0.1.0"
 
 typedef enum fm_code {
@@ -63,27 +67,30 @@ typedef struct fm_error {
     char text[764];
 } fm_error;
 
-/* ---- opening ----------------------------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------ */
 
 typedef struct fm_engine fm_engine;
 typedef struct fm_session fm_session;
 
-/* what: "loading", "prefill" ...; done of total in tokens or bytes. Called from the engine's thread. */
+/* what: "loading", "prefill" ...; done of total in tokens or bytes. Called from the engine's
+ * thread. */
 typedef void (*fm_progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
 
 typedef enum fm_kv { FM_KV_DEFAULT, FM_KV_F32, FM_KV_F16 } fm_kv;
 
 typedef struct fm_options {
     const char *model_dir; /* a Hugging Face snapshot directory; must be set */
-    size_t memory;         /* ceiling on everything, bytes; 0: three quarters of what machine and cgroup allow */
-    int threads;           /* 0: one per processor */
-    int context;           /* context window in tokens; 0: the model's own, at most 32,768 and what memory allows */
-    int sessions;          /* sessions that can be open at once; 0: 1 */
+    size_t memory; /* ceiling on everything, bytes; 0: three quarters of what machine and cgroup
+                      allow */
+    int threads;   /* 0: one per processor */
+    int context;   /* context window in tokens; 0: the model's own, at most 32,768 and what memory
+                      allows */
+    int sessions;  /* sessions that can be open at once; 0: 1 */
     int experts_per_token; /* 0: as trained; fewer is lossy, more is refused */
     bool exact;            /* float32 activations everywhere and an F32 KV cache: the definition */
     const char *cpu;       /* "scalar", "avx2", "avx512", "neon"; NULL: the best this machine has */
     fm_kv kv;
-    int io_threads; /* 0: a good default */
+    int io_threads;       /* 0: a good default */
     fm_progress progress; /* may be NULL */
     void *progress_ctx;
 } fm_options;
@@ -108,12 +115,14 @@ typedef struct fm_plan {
 FM_API fm_error fm_plan_get(const fm_options *o, fm_plan *out);
 
 FM_API fm_error fm_engine_open(const fm_options *o, fm_engine **out);
-FM_API void fm_engine_close(fm_engine *e); /* closes sessions that are still open; NULL is allowed */
+/* Closes sessions that are still open; NULL is allowed. */
+FM_API void fm_engine_close(fm_engine *e);
 
 typedef struct fm_model {
     const char *architecture; /* owned by the engine */
     const char *dir;          /* owned by the engine */
-    int layers, hidden, vocab, experts, experts_per_token, trained_experts_per_token, context, trained_context;
+    int layers, hidden, vocab, experts, experts_per_token, trained_experts_per_token, context,
+        trained_context;
     int tokenizer_size; /* 0: the checkpoint has no tokenizer, only ids work */
     const char *cpu;    /* kernel table in use */
     int threads;
@@ -123,12 +132,12 @@ FM_API void fm_model_get(const fm_engine *e, fm_model *out);
 /* What the engine took, for reports. */
 FM_API void fm_engine_plan(const fm_engine *e, fm_plan *out);
 
-/* Ends the running sync or step at the next layer: it returns FM_ERR_CANCELLED and its session stays valid with a
- * shorter timeline. Async-signal-safe. Stays set until fm_cancel_clear. */
+/* Ends the running sync or step at the next layer: it returns FM_ERR_CANCELLED and its session
+ * stays valid with a shorter timeline. Async-signal-safe. Stays set until fm_cancel_clear. */
 FM_API void fm_cancel(fm_engine *e);
 FM_API void fm_cancel_clear(fm_engine *e);
 
-/* ---- text -------------------------------------------------------------------------------------------------------- */
+/* ---- text --------------------------------------------------------------- */
 
 typedef struct fm_tokens { /* zero-initialise; fm_tokens_free */
     int32_t *ids;
@@ -141,10 +150,12 @@ typedef enum fm_text_mode {
 } fm_text_mode;
 
 /* Appends the tokens of text to out; on failure out is as before. */
-FM_API fm_error fm_tokenize(const fm_engine *e, fm_text_mode mode, const char *text, size_t length, fm_tokens *out);
+FM_API fm_error fm_tokenize(const fm_engine *e, fm_text_mode mode, const char *text, size_t length,
+                            fm_tokens *out);
 FM_API fm_error fm_tokens_push(fm_tokens *t, int32_t id);
 FM_API void fm_tokens_free(fm_tokens *t);
-/* The bytes of one token: part of a character at times. Owned by the engine. NULL outside the vocabulary. */
+/* The bytes of one token: part of a character at times. Owned by the engine. NULL outside the
+ * vocabulary. */
 FM_API const char *fm_token_bytes(const fm_engine *e, int32_t id, size_t *length);
 /* Ends a reply: end-of-sequence ids of generation_config.json, else config.json. */
 FM_API bool fm_is_stop(const fm_engine *e, int32_t id);
@@ -157,30 +168,32 @@ typedef struct fm_utf8 {
     int n_held;
 } fm_utf8;
 
-/* out needs room for 3 * length + 9 bytes; returns how many were written (not terminated). What can never become a
- * character turns into U+FFFD. fm_utf8_end flushes. */
+/* out needs room for 3 * length + 9 bytes; returns how many were written (not terminated). What can
+ * never become a character turns into U+FFFD. fm_utf8_end flushes. */
 FM_API size_t fm_utf8_push(fm_utf8 *s, const char *bytes, size_t length, char *out);
 FM_API size_t fm_utf8_end(fm_utf8 *s, char *out);
 
-/* ---- sessions ---------------------------------------------------------------------------------------------------- */
+/* ---- sessions ----------------------------------------------------------- */
 
 /* FM_ERR_BUSY when options.sessions are open already. */
 FM_API fm_error fm_session_open(fm_engine *e, fm_session **out);
 FM_API void fm_session_close(fm_session *s);
 
 typedef struct fm_sync {
-    const size_t *marks; /* ascending positions where a snapshot is worth keeping: message borders; may be NULL */
+    const size_t *marks; /* ascending positions where a snapshot is worth keeping: message borders;
+                            may be NULL */
     int n_marks;
     fm_progress progress; /* may be NULL */
     void *progress_ctx;
 } fm_sync;
 
-/* Makes the session's timeline exactly tokens[0 .. count): keeps the longest prefix that it has state for, computes
- * the rest in chunks. Afterwards fm_session_logits are those after the last token. options may be NULL. *reused (may
- * be NULL): tokens that were not computed again. count >= 1. FM_ERR_RANGE when it does not fit the context window
- * (with the numbers), or for an id outside the vocabulary. On failure the session keeps a valid, shorter timeline. */
-FM_API fm_error fm_session_sync(fm_session *s, const int32_t *tokens, size_t count, const fm_sync *options,
-                                size_t *reused);
+/* Makes the session's timeline exactly tokens[0 .. count): keeps the longest prefix that it has
+ * state for, computes the rest in chunks. Afterwards fm_session_logits are those after the last
+ * token. options may be NULL. *reused (may be NULL): tokens that were not computed again. count
+ * >= 1. FM_ERR_RANGE when it does not fit the context window (with the numbers), or for an id
+ * outside the vocabulary. On failure the session keeps a valid, shorter timeline. */
+FM_API fm_error fm_session_sync(fm_session *s, const int32_t *tokens, size_t count,
+                                const fm_sync *options, size_t *reused);
 /* Appends one token. */
 FM_API fm_error fm_session_step(fm_session *s, int32_t token);
 
@@ -191,8 +204,8 @@ typedef struct fm_item {
     int count; /* >= 1; all counts together at most fm_rows_max */
 } fm_item;
 
-/* Appends to every session; each one's logits are those after its last token. The same bits as alone. On failure the
- * sessions of the call keep a valid timeline, at most as long as before. */
+/* Appends to every session; each one's logits are those after its last token. The same bits as
+ * alone. On failure the sessions of the call keep a valid timeline, at most as long as before. */
 FM_API fm_error fm_step(fm_engine *e, const fm_item *items, int n);
 FM_API int fm_rows_max(const fm_engine *e);
 
@@ -202,16 +215,18 @@ FM_API size_t fm_session_length(const fm_session *s);
 FM_API const int32_t *fm_session_tokens(const fm_session *s);
 FM_API void fm_session_clear(fm_session *s);
 
-/* The whole state (tokens, attention cache up to them, recurrent state, logits) as bytes: returns how many; nothing is
- * written when capacity is smaller. Restoring is exact: the continuation has the same bits. A blob of another model,
- * option set or build is FM_ERR_CORRUPT and the session is cleared. */
+/* The whole state (tokens, attention cache up to them, recurrent state, logits) as bytes: returns
+ * how many; nothing is written when capacity is smaller. Restoring is exact: the continuation has
+ * the same bits. A blob of another model, option set or build is FM_ERR_CORRUPT and the session is
+ * cleared. */
 FM_API size_t fm_session_save(const fm_session *s, void *out, size_t capacity);
 FM_API fm_error fm_session_restore(fm_session *s, const void *blob, size_t length);
 
-/* ---- sampling ---------------------------------------------------------------------------------------------------- */
+/* ---- sampling ----------------------------------------------------------- */
 
-/* Order: repetition, presence and frequency penalties over the generated tokens; temperature; top-k; top-p; min-p;
- * draw. temperature 0 is greedy (lowest id wins a tie). The same seed gives the same tokens on every platform. */
+/* Order: repetition, presence and frequency penalties over the generated tokens; temperature;
+ * top-k; top-p; min-p; draw. temperature 0 is greedy (lowest id wins a tie). The same seed gives
+ * the same tokens on every platform. */
 typedef struct fm_sampling {
     float temperature;        /* 0: greedy */
     int top_k;                /* 0: off */
@@ -229,13 +244,15 @@ FM_API void fm_sampling_init(fm_sampling *p); /* greedy */
 /* FM_ERR_ARG names the field that is out of range. */
 FM_API fm_error fm_sampler_open(const fm_engine *e, const fm_sampling *p, fm_sampler **out);
 FM_API void fm_sampler_close(fm_sampler *s);
-/* Picks a token and remembers it for the penalties. logits [vocab] are not changed. allowed: bit set of ids (64 a
- * word), or NULL for all: constrained decoding. FM_ERR_ARG when nothing is allowed, FM_ERR_CORRUPT for a NaN logit. */
-FM_API fm_error fm_sampler_pick(fm_sampler *s, const float *logits, const uint64_t *allowed, int32_t *out);
+/* Picks a token and remembers it for the penalties. logits [vocab] are not changed. allowed: bit
+ * set of ids (64 a word), or NULL for all: constrained decoding. FM_ERR_ARG when nothing is
+ * allowed, FM_ERR_CORRUPT for a NaN logit. */
+FM_API fm_error fm_sampler_pick(fm_sampler *s, const float *logits, const uint64_t *allowed,
+                                int32_t *out);
 /* Tells a token that was not picked here. */
 FM_API void fm_sampler_accept(fm_sampler *s, int32_t id);
 
-/* ---- counters ---------------------------------------------------------------------------------------------------- */
+/* ---- counters ----------------------------------------------------------- */
 
 typedef struct fm_stats { /* since open or fm_stats_reset */
     uint64_t tokens_prefill, tokens_decode;
@@ -259,9 +276,10 @@ FM_API void fm_timing_enable(fm_engine *e, bool on);
 /* Fills at most n entries (one per layer) and returns the number of layers. */
 FM_API int fm_timing_get(const fm_engine *e, fm_layer_timing *out, int n);
 
-/* Called for every token row of every sparse layer with the experts chosen (ids [k], in the router's order): for
- * recording traces and counting. NULL switches it off. */
-typedef void (*fm_routing_hook)(void *ctx, int layer, int row, const int *ids, const float *weights, int k);
+/* Called for every token row of every sparse layer with the experts chosen (ids [k], in the
+ * router's order): for recording traces and counting. NULL switches it off. */
+typedef void (*fm_routing_hook)(void *ctx, int layer, int row, const int *ids, const float *weights,
+                                int k);
 FM_API void fm_routing_hook_set(fm_engine *e, fm_routing_hook hook, void *ctx);
 
 #ifdef __cplusplus
