@@ -46,7 +46,8 @@ static inline err err_none(void) {
     return e;
 }
 
-/* A failure with its sentence (no final full stop or newline). */
+/* A failure with its sentence (no final full stop or newline; control characters and what is not
+ * UTF-8 become '?', so it is always safe to print and valid in JSON). */
 err err_make(err_code code, const char *format, ...) PRINTF_LIKE(2, 3);
 
 /* The same failure with a context in front: "context: text". */

@@ -10,8 +10,8 @@
 #include "format/safetensors.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -78,18 +78,11 @@ typedef struct shown {
     char text[NAME_SHOWN + 4];
 } shown;
 
-/* The name as a message may print it: control characters (C0, DEL, and C1 as UTF-8 writes them)
- * become '?', a long name ends in "...". */
+/* The name as a message prints it: a long one ends in "...". */
 static shown show(const char *name) {
     shown s;
-    size_t n = 0;
-    for (; name[n] && n < NAME_SHOWN; n++) {
-        unsigned char c = (unsigned char)name[n];
-        unsigned char before = n ? (unsigned char)name[n - 1] : 0;
-        bool control = c < 0x20 || c == 0x7f || (before == 0xc2 && c < 0xa0);
-        s.text[n] = control ? '?' : (char)c;
-    }
-    memcpy(s.text + n, name[n] ? "..." : "", name[n] ? 4 : 1);
+    snprintf(s.text, sizeof s.text, "%.*s%s", NAME_SHOWN, name,
+             strlen(name) > NAME_SHOWN ? "..." : "");
     return s;
 }
 
@@ -222,7 +215,8 @@ static err read_metadata(const header *h, const json_t *meta) {
                         json_kind(meta));
     const char *format;
     TRY(json_get_string(meta, h->path, "format", "", &format));
-    if (!h->set->format[0] && strlen(format) < ST_FORMAT_MAX) strcpy(h->set->format, format);
+    if (!h->set->format[0] && strlen(format) < ST_FORMAT_MAX)
+        memcpy(h->set->format, format, strlen(format) + 1);
     return err_none();
 }
 
@@ -496,9 +490,8 @@ static char *join(const char *dir, const char *name) {
     size_t bytes = strlen(dir) + strlen(name) + 2;
     char *path = malloc(bytes);
     if (!path) return NULL;
-    strcpy(path, dir);
-    strcat(path, "/");
-    return strcat(path, name);
+    snprintf(path, bytes, "%s/%s", dir, name);
+    return path;
 }
 
 /* A shard is a plain file name: a downloaded index must not name files outside its directory. */
