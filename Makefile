@@ -60,6 +60,7 @@ LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 APP_SRC  := $(sort $(wildcard apps/flashchat/*.c))
 INFER_SRC := $(sort $(wildcard apps/infer/*.c))
 GOLDEN_SRC := $(sort $(wildcard tests/golden/*.c))
+TOKDIFF_SRC := $(sort $(wildcard tests/tokenizer/*.c))
 SYNTH_SRC := $(sort $(wildcard tools/synth-model/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
@@ -70,7 +71,7 @@ EXAMPLE_BIN := $(EXAMPLE_SRC:examples/%.c=$(BUILD)/examples/%)
 APP_LIBS ?= $(LIBS)
 
 PROGRAMS := $(if $(APP_SRC),$(BUILD)/flashchat) $(if $(INFER_SRC),$(BUILD)/infer)
-TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model)
+TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model) $(if $(TOKDIFF_SRC),$(BUILD)/tokenizer-diff)
 
 # A make below this one: its own build folder, and all processors unless make was already told how many.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell getconf _NPROCESSORS_ONLN))
@@ -111,6 +112,7 @@ $(if $(APP_SRC),$(eval $(call program,flashchat,$(APP_SRC))))
 $(if $(INFER_SRC),$(eval $(call program,infer,$(INFER_SRC))))
 $(if $(GOLDEN_SRC),$(eval $(call program,golden-check,$(GOLDEN_SRC))))
 $(if $(SYNTH_SRC),$(eval $(call program,synth-model,$(SYNTH_SRC))))
+$(if $(TOKDIFF_SRC),$(eval $(call program,tokenizer-diff,$(TOKDIFF_SRC))))
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libflashmoe.a
 	@mkdir -p $(@D)
@@ -176,6 +178,6 @@ print-build-config:   ## compiler, flags, libraries
 
 # What some rule above compiles; tests/style compares it with what lies in the tree.
 print-sources:
-	@printf '%s\n' $(LIB_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
+	@printf '%s\n' $(LIB_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) $(TOKDIFF_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-static err read_whole(const char *path, size_t max_bytes, char **out, size_t *length) {
+err json_read_text(const char *path, size_t max_bytes, char **out, size_t *length) {
     *out = NULL;
     *length = 0;
     FILE *f = fopen(path, "re");
@@ -45,7 +45,7 @@ err json_read_file(const char *path, size_t max_bytes, json_t **out) {
     *out = NULL;
     char *bytes;
     size_t length;
-    TRY(read_whole(path, max_bytes, &bytes, &length));
+    TRY(json_read_text(path, max_bytes, &bytes, &length));
     err e = json_read_bytes(path, bytes, length, out);
     free(bytes);
     return e;

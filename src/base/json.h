@@ -15,7 +15,11 @@
  * (line, column, reason), ERR_RANGE when the file is larger than max_bytes. */
 err json_read_file(const char *path, size_t max_bytes, json_t **out) MUST_USE;
 
-/* The same from memory; `name` stands for the path in messages. */
+/* The file's text as it is: *out is the caller's (free), *length bytes without a zero at the end.
+ * Same errors, except for ERR_CORRUPT. */
+err json_read_text(const char *path, size_t max_bytes, char **out, size_t *length) MUST_USE;
+
+/* json_read_file from memory; `name` stands for the path in messages. */
 err json_read_bytes(const char *name, const void *bytes, size_t length, json_t **out) MUST_USE;
 
 /* Typed reads of object[key]. `where` names the object in messages ("config.json: text_config").
