@@ -313,28 +313,36 @@ static int64_t system_read_at(void *ctx, int fd, void *dst, size_t length, int64
     return pread(fd, dst, length, (off_t)offset);
 }
 
-/* All `length` bytes at `offset` of file f, however many calls that takes. On failure *done tells
- * how far it came and *reason is errno, or 0 for a file that ended. */
-static bool read_fully(const st_set *s, const st_file *f, int64_t offset, size_t length, void *dst,
-                       size_t *done, int *reason) {
-    for (*done = 0; *done < length;) {
-        size_t ask = size_min(length - *done, READ_AT_ONCE);
+/* How far a read came, and what stopped it: an errno, or 0 for a file that ended. */
+typedef struct progress {
+    size_t done;
+    int reason;
+} progress;
+
+/* All `length` bytes at `offset` of file f, however many calls that takes. */
+static bool read_fully(const st_set *s, int fd, int64_t offset, size_t length, void *dst,
+                       progress *p) {
+    *p = (progress){0};
+    while (p->done < length) {
+        size_t ask = size_min(length - p->done, READ_AT_ONCE);
         errno = 0;
         int64_t got =
-            s->io.read_at(s->io.ctx, f->fd, (uint8_t *)dst + *done, ask, offset + (int64_t)*done);
+            s->io.read_at(s->io.ctx, fd, (uint8_t *)dst + p->done, ask, offset + (int64_t)p->done);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0 || (uint64_t)got > ask) {
-            *reason = got < 0 ? errno : 0;
+            p->reason = got < 0 ? errno : 0;
             return false;
         }
-        *done += (size_t)got;
+        p->done += (size_t)got;
     }
     return true;
 }
 
-static err read_failed(const char *what, int64_t offset, size_t done, size_t length, int reason) {
+/* "read at byte N: reason after so many of so many bytes", behind the name of what was read. */
+static err read_failed(const char *what, int64_t offset, size_t length, progress p) {
     return err_make(ERR_IO, "%s: read at byte %lld: %s after %zu of %zu bytes", what,
-                    (long long)offset, reason ? strerror(reason) : "the file ended", done, length);
+                    (long long)offset + (long long)p.done,
+                    p.reason ? strerror(p.reason) : "the file ended", p.done, length);
 }
 
 err st_read_part(const st_set *s, const st_tensor *t, int64_t begin, size_t length, void *dst) {
@@ -345,11 +353,10 @@ err st_read_part(const st_set *s, const st_tensor *t, int64_t begin, size_t leng
     if (f->fd < 0)
         return err_make(ERR_ARG, "%s: tensor %s: no file to read from", f->path,
                         show(t->name).text);
-    size_t done;
-    int reason = 0;
-    if (read_fully(s, f, t->offset + begin, length, dst, &done, &reason)) return err_none();
-    err e = read_failed("read", t->offset + begin + (int64_t)done, done, length, reason);
-    return err_within(e, "%s: tensor %s", f->path, show(t->name).text);
+    progress p;
+    if (read_fully(s, f->fd, t->offset + begin, length, dst, &p)) return err_none();
+    err e = read_failed(show(t->name).text, t->offset + begin, length, p);
+    return err_within(e, "%s: tensor", f->path);
 }
 
 err st_read(const st_set *s, const st_tensor *t, void *dst) {
@@ -376,17 +383,17 @@ static err read_header(st_set *s, int file) {
     st_file *f = &s->files[file];
     TRY(file_open(f));
     uint8_t prefix[LENGTH_BYTES];
-    size_t done, length;
-    int reason = 0;
-    if (!read_fully(s, f, 0, sizeof prefix, prefix, &done, &reason))
-        return read_failed(f->path, (int64_t)done, done, sizeof prefix, reason);
+    size_t length;
+    progress p;
+    if (!read_fully(s, f->fd, 0, sizeof prefix, prefix, &p))
+        return read_failed(f->path, 0, sizeof prefix, p);
     TRY(header_length(f->path, prefix, f->size, &length));
     char *text = malloc(length + 1);
     if (!text) return err_make(ERR_NOMEM, "%s: no memory for its header", f->path);
     header h = {s, f->path, file, LENGTH_BYTES + (int64_t)length, f->size};
-    err e = read_fully(s, f, LENGTH_BYTES, length, text, &done, &reason)
+    err e = read_fully(s, f->fd, LENGTH_BYTES, length, text, &p)
                 ? parse_json(&h, text, length)
-                : read_failed(f->path, LENGTH_BYTES + (int64_t)done, done, length, reason);
+                : read_failed(f->path, LENGTH_BYTES, length, p);
     free(text);
     return e;
 }

@@ -161,77 +161,78 @@ static void test_random_files(void **state) {
 
 #define ONE(name, body) "{\"" name "\":{" body "}}"
 
+static const struct {
+    const char *json;
+    size_t data;
+    err_code code;
+    const char *needle;
+} bad_fields[] = {
+    {"[]", 0, ERR_CORRUPT, "expected an object, found a list"},
+    {"", 0, ERR_CORRUPT, "not valid JSON"},
+    {"{\"a\":", 0, ERR_CORRUPT, "not valid JSON"},
+    {"{} x", 0, ERR_CORRUPT, "not valid JSON"},
+    {"{\"a\":3}", 0, ERR_CORRUPT, "tensor a: expected an object"},
+    {"{\"__metadata__\":3}", 0, ERR_CORRUPT, "__metadata__"},
+    {"{\"__metadata__\":{\"format\":3}}", 0, ERR_CORRUPT, "format"},
+    {ONE("a", "\"shape\":[1],\"data_offsets\":[0,1]"), 1, ERR_CORRUPT, "tensor a: dtype"},
+    {ONE("a", "\"dtype\":\"F4\",\"shape\":[1],\"data_offsets\":[0,1]"), 1, ERR_UNSUPPORTED,
+     "tensor a: dtype: F4"},
+    {ONE("a", "\"dtype\":\"U8\",\"data_offsets\":[0,1]"), 1, ERR_CORRUPT, "tensor a: shape"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[-1],\"data_offsets\":[0,1]"), 1, ERR_CORRUPT,
+     "dimension 0 is -1"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[1.0],\"data_offsets\":[0,1]"), 1, ERR_CORRUPT,
+     "dimension 0: expected a whole number"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[\"1\"],\"data_offsets\":[0,1]"), 1, ERR_CORRUPT,
+     "found a string"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]"), 1,
+     ERR_UNSUPPORTED, "9 dimensions"},
+    {ONE("a", "\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]"), 0,
+     ERR_CORRUPT, "does not fit"},
+    {ONE("a", "\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]"), 0,
+     ERR_CORRUPT, "does not fit"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[99999999999999999999],\"data_offsets\":[0,0]"), 0,
+     ERR_CORRUPT, "too big"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[1]"), 1, ERR_CORRUPT, "data_offsets"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0]"), 1, ERR_CORRUPT,
+     "data_offsets"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1,2]"), 1, ERR_CORRUPT,
+     "data_offsets"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1.5]"), 1, ERR_CORRUPT,
+     "found a number"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[-1,0]"), 1, ERR_CORRUPT,
+     "-1 is not an offset"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[9223372036854775807,1]"), 1,
+     ERR_CORRUPT, "is not an offset"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,1]"), 2, ERR_CORRUPT,
+     "begins at 2, ends at 1"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[0,8]"), 3, ERR_CORRUPT,
+     "5 bytes past the end"},
+    {ONE("a", "\"dtype\":\"BF16\",\"shape\":[3],\"data_offsets\":[0,8]"), 8, ERR_CORRUPT,
+     "8 bytes, but its shape in BF16 takes 6"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]"), 3, ERR_CORRUPT,
+     "1 bytes before it"},
+    {ONE("a", "\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]"), 5, ERR_CORRUPT,
+     "3 bytes after the last tensor"},
+    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
+     "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}",
+     3, ERR_CORRUPT, "tensor b: data_offsets: overlaps tensor a by 1"},
+    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
+     "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}",
+     2, ERR_CORRUPT, "overlaps"},
+    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+     "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}",
+     2, ERR_CORRUPT, "duplicate"},
+    {"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1,
+     ERR_CORRUPT, "duplicate"},
+    {"{\"\\u0000\":{}}", 0, ERR_CORRUPT, "not valid JSON"},
+    {ONE("\\u001b[2Jx\\u009by", "\"dtype\":\"U9\",\"shape\":[],\"data_offsets\":[0,1]"), 1,
+     ERR_UNSUPPORTED, "tensor ?[2Jx??y: dtype"},
+};
+
 static void test_bad_fields(void **state) {
     (void)state;
-    static const struct {
-        const char *json;
-        size_t data;
-        err_code code;
-        const char *needle;
-    } cases[] = {
-        {"[]", 0, ERR_CORRUPT, "expected an object, found a list"},
-        {"", 0, ERR_CORRUPT, "not valid JSON"},
-        {"{\"a\":", 0, ERR_CORRUPT, "not valid JSON"},
-        {"{} x", 0, ERR_CORRUPT, "not valid JSON"},
-        {"{\"a\":3}", 0, ERR_CORRUPT, "tensor a: expected an object"},
-        {"{\"__metadata__\":3}", 0, ERR_CORRUPT, "__metadata__"},
-        {"{\"__metadata__\":{\"format\":3}}", 0, ERR_CORRUPT, "format"},
-        {ONE("a", "\"shape\":[1],\"data_offsets\":[0,1]"), 1, ERR_CORRUPT, "tensor a: dtype"},
-        {ONE("a", "\"dtype\":\"F4\",\"shape\":[1],\"data_offsets\":[0,1]"), 1, ERR_UNSUPPORTED,
-         "tensor a: dtype: F4"},
-        {ONE("a", "\"dtype\":\"U8\",\"data_offsets\":[0,1]"), 1, ERR_CORRUPT, "tensor a: shape"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[-1],\"data_offsets\":[0,1]"), 1, ERR_CORRUPT,
-         "dimension 0 is -1"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[1.0],\"data_offsets\":[0,1]"), 1, ERR_CORRUPT,
-         "dimension 0: expected a whole number"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[\"1\"],\"data_offsets\":[0,1]"), 1, ERR_CORRUPT,
-         "found a string"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]"), 1,
-         ERR_UNSUPPORTED, "9 dimensions"},
-        {ONE("a", "\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]"), 0,
-         ERR_CORRUPT, "does not fit"},
-        {ONE("a", "\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]"), 0,
-         ERR_CORRUPT, "does not fit"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[99999999999999999999],\"data_offsets\":[0,0]"), 0,
-         ERR_CORRUPT, "too big"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[1]"), 1, ERR_CORRUPT, "data_offsets"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0]"), 1, ERR_CORRUPT,
-         "data_offsets"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1,2]"), 1, ERR_CORRUPT,
-         "data_offsets"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1.5]"), 1, ERR_CORRUPT,
-         "found a number"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[-1,0]"), 1, ERR_CORRUPT,
-         "-1 is not an offset"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[9223372036854775807,1]"), 1,
-         ERR_CORRUPT, "is not an offset"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,1]"), 2, ERR_CORRUPT,
-         "begins at 2, ends at 1"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[0,8]"), 3, ERR_CORRUPT,
-         "5 bytes past the end"},
-        {ONE("a", "\"dtype\":\"BF16\",\"shape\":[3],\"data_offsets\":[0,8]"), 8, ERR_CORRUPT,
-         "8 bytes, but its shape in BF16 takes 6"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]"), 3, ERR_CORRUPT,
-         "1 bytes before it"},
-        {ONE("a", "\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]"), 5, ERR_CORRUPT,
-         "3 bytes after the last tensor"},
-        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
-         "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}",
-         3, ERR_CORRUPT, "tensor b: data_offsets: overlaps tensor a by 1"},
-        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
-         "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}",
-         2, ERR_CORRUPT, "overlaps"},
-        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-         "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}",
-         2, ERR_CORRUPT, "duplicate"},
-        {"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1,
-         ERR_CORRUPT, "duplicate"},
-        {"{\"\\u0000\":{}}", 0, ERR_CORRUPT, "not valid JSON"},
-        {ONE("\\u001b[2Jx\\u009by", "\"dtype\":\"U9\",\"shape\":[],\"data_offsets\":[0,1]"), 1,
-         ERR_UNSUPPORTED, "tensor ?[2Jx??y: dtype"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        open_bad(cases[i].json, cases[i].data, cases[i].code, cases[i].needle);
+    for (size_t i = 0; i < sizeof bad_fields / sizeof bad_fields[0]; i++)
+        open_bad(bad_fields[i].json, bad_fields[i].data, bad_fields[i].code, bad_fields[i].needle);
 }
 
 static void test_long_name_is_cut_in_messages(void **state) {
@@ -447,7 +448,7 @@ static void test_short_and_failed_reads(void **state) {
             snprintf(needle, sizeof needle, "read at byte %lld", (long long)at);
             e = st_read(s, st_at(s, 0), bytes);
             assert_err(e, ERR_IO, needle);
-            assert_err(e, ERR_IO, "tensor a");
+            assert_err(e, ERR_IO, "tensor: a");
             assert_err(e, ERR_IO, codes[i] ? "Input/output error" : "the file ended");
             st_close(s);
         }
