@@ -432,7 +432,7 @@ static int by_name(const void *a, const void *b) {
 }
 
 static err sort_and_check(st_set *s) {
-    qsort(s->tensors, (size_t)s->n, sizeof *s->tensors, by_name);
+    if (s->n) qsort(s->tensors, (size_t)s->n, sizeof *s->tensors, by_name);
     for (int i = 1; i < s->n; i++) {
         const st_tensor *a = &s->tensors[i - 1], *b = &s->tensors[i];
         if (strcmp(a->name, b->name) == 0)

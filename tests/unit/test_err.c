@@ -69,7 +69,8 @@ static void test_cut_keeps_utf8(void **state) {
         for (size_t shift = 0; shift < 5; shift++) {
             char text[2400] = "abcd";
             text[shift] = '\0';
-            while (strlen(text) < 2000) memcpy(text + strlen(text), characters[k], 5);
+            while (strlen(text) < 2000)
+                memcpy(text + strlen(text), characters[k], strlen(characters[k]) + 1);
             err e = err_make(ERR_IO, "%s", text);
             json_t *value = json_string(e.text);
             assert_non_null(value); /* jansson takes valid UTF-8 only */
