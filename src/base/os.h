@@ -19,6 +19,10 @@ void os_unmap(void *base, size_t bytes);
  * where the file system refuses. The descriptor is the caller's, closed on exec. */
 err os_open_read(const char *path, bool direct, int *fd) MUST_USE;
 
+/* Gives memory that was freed back to the system, where the allocator knows how: after work that
+ * needed much for a moment (a large JSON). Costs a walk over the free lists. */
+void os_trim(void);
+
 typedef struct os_memory {
     size_t total;     /* physical memory, or the cgroup's limit where that is lower */
     size_t available; /* free or reclaimable now, under the same limit */

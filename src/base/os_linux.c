@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,12 @@ err os_map(size_t bytes, bool huge, void **out) {
 }
 
 void os_unmap(void *base, size_t bytes) { munmap(base, bytes); }
+
+#ifdef __GLIBC__
+void os_trim(void) { malloc_trim(0); }
+#else
+void os_trim(void) {}
+#endif
 
 err os_open_read(const char *path, bool direct, int *fd) {
     *fd = open(path, O_RDONLY | O_CLOEXEC | (direct ? O_DIRECT : 0));

@@ -447,10 +447,19 @@ static err load_headers(st_set *s) {
     return sort_and_check(s);
 }
 
-/* Hands s over through out, or closes it. */
+/* Hands s over through out, or closes it. The JSON of many tensors took ten times its text: what
+ * was freed goes back to the system, because everything counts against the engine's memory ceiling.
+ */
 static err finish(st_set *s, err e, st_set **out) {
     *out = e.code ? NULL : s;
     if (e.code) st_close(s);
+    return e;
+}
+
+/* The JSON of many tensors takes ten times its text while it is read. What is free again goes back
+ * to the system, because everything counts against the engine's memory ceiling. */
+static err trimmed(err e) {
+    os_trim();
     return e;
 }
 
@@ -464,7 +473,7 @@ static err open_single(char *path, const st_io *io, st_set **out) {
         return e;
     }
     s->files[0].path = path;
-    return finish(s, load_headers(s), out);
+    return trimmed(finish(s, load_headers(s), out));
 }
 
 err st_open_file(const char *path, st_set **out) { return open_single(strdup(path), NULL, out); }
@@ -601,7 +610,7 @@ static err open_sharded(const char *dir, const char *index, const st_io *io, st_
     if (!e.code) e = finish(s, load_shards(s, dir, index, names, weight_map), out);
     free(names);
     json_decref(root);
-    return e;
+    return trimmed(e);
 }
 
 err st_open_with(const char *dir, const st_io *io, st_set **out) {
