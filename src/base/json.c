@@ -76,15 +76,15 @@ static const json_t *present(const json_t *object, const char *key) {
     return json_is_null(value) ? NULL : value;
 }
 
-err json_get_int(const json_t *object, const char *where, const char *key, int64_t low,
-                 int64_t high, int64_t otherwise, int64_t *out) {
+err json_get_int(const json_t *object, const char *where, const char *key, json_range range,
+                 int64_t *out) {
     *out = 0;
     const json_t *value = present(object, key);
     if (value && !json_is_integer(value)) return wrong_kind(where, key, "a whole number", value);
-    int64_t n = value ? (int64_t)json_integer_value(value) : otherwise;
-    if (value && (n < low || n > high)) {
+    int64_t n = value ? (int64_t)json_integer_value(value) : range.otherwise;
+    if (value && (n < range.low || n > range.high)) {
         return err_make(ERR_CORRUPT, "%s: %s: expected %lld to %lld, found %lld", where, key,
-                        (long long)low, (long long)high, (long long)n);
+                        (long long)range.low, (long long)range.high, (long long)n);
     }
     *out = n;
     return err_none();

@@ -22,11 +22,17 @@ err json_read_text(const char *path, size_t max_bytes, char **out, size_t *lengt
 /* json_read_file from memory; `name` stands for the path in messages. */
 err json_read_bytes(const char *name, const void *bytes, size_t length, json_t **out) MUST_USE;
 
+/* What json_get_int accepts. */
+typedef struct json_range {
+    int64_t low, high; /* inclusive */
+    int64_t otherwise; /* not checked against them */
+} json_range;
+
 /* Typed reads of object[key]. `where` names the object in messages ("config.json: text_config").
- * Without the key (or with null) the value is `otherwise`; of the wrong type or outside [low, high]
+ * Without the key (or with null) the value is `otherwise`; of the wrong type or outside the range
  * it is ERR_CORRUPT naming where, key, what was expected and what was found. */
-err json_get_int(const json_t *object, const char *where, const char *key, int64_t low,
-                 int64_t high, int64_t otherwise, int64_t *out) MUST_USE;
+err json_get_int(const json_t *object, const char *where, const char *key, json_range range,
+                 int64_t *out) MUST_USE;
 err json_get_number(const json_t *object, const char *where, const char *key, double otherwise,
                     double *out) MUST_USE;
 err json_get_bool(const json_t *object, const char *where, const char *key, bool otherwise,

@@ -141,8 +141,8 @@ typedef struct int_field {
 static err read_ints(const config_source *src, const int_field *fields, size_t n) {
     for (size_t i = 0; i < n; i++) {
         int64_t value;
-        TRY(json_get_int(src->text, src->where, fields[i].key, fields[i].low, fields[i].high,
-                         fields[i].otherwise, &value));
+        TRY(json_get_int(src->text, src->where, fields[i].key,
+                         (json_range){fields[i].low, fields[i].high, fields[i].otherwise}, &value));
         *fields[i].out = (int)value;
     }
     return err_none();
@@ -150,8 +150,10 @@ static err read_ints(const config_source *src, const int_field *fields, size_t n
 
 static err read_experts(const config_source *src, const family_defaults *d, model_config *c) {
     int64_t first, second;
-    TRY(json_get_int(src->text, src->where, "num_experts", 0, EXPERTS_MAX, -1, &first));
-    TRY(json_get_int(src->text, src->where, "num_local_experts", 0, EXPERTS_MAX, -1, &second));
+    TRY(json_get_int(src->text, src->where, "num_experts", (json_range){0, EXPERTS_MAX, -1},
+                     &first));
+    TRY(json_get_int(src->text, src->where, "num_local_experts", (json_range){0, EXPERTS_MAX, -1},
+                     &second));
     if (first >= 0 && second >= 0 && first != second)
         return err_make(ERR_CORRUPT, "%s: num_experts is %lld, but num_local_experts is %lld",
                         src->where, (long long)first, (long long)second);
@@ -215,8 +217,8 @@ static err read_switches(const config_source *src, const family_defaults *d, mod
     if (d->family == FAMILY_QWEN3_5_MOE) c->norm_topk = true;
     int64_t mtp, nextn;
     bool own_embeddings;
-    TRY(json_get_int(t, src->where, "num_nextn_predict_layers", 0, 64, 0, &nextn));
-    TRY(json_get_int(t, src->where, "mtp_num_hidden_layers", 0, 64, nextn, &mtp));
+    TRY(json_get_int(t, src->where, "num_nextn_predict_layers", (json_range){0, 64, 0}, &nextn));
+    TRY(json_get_int(t, src->where, "mtp_num_hidden_layers", (json_range){0, 64, nextn}, &mtp));
     TRY(json_get_bool(t, src->where, "mtp_use_dedicated_embeddings", false, &own_embeddings));
     /* A draft head with embeddings of its own is not implemented; without it the output is the
      * same. */
@@ -244,7 +246,8 @@ static err read_attention_kinds(const config_source *src, model_config *c) {
     bool hybrid = c->family != FAMILY_QWEN3_MOE;
     const json_t *types = json_object_get(src->text, "layer_types");
     int64_t interval;
-    TRY(json_get_int(src->text, src->where, "full_attention_interval", 1, DIM_MAX, 4, &interval));
+    TRY(json_get_int(src->text, src->where, "full_attention_interval", (json_range){1, DIM_MAX, 4},
+                     &interval));
     if (types && !json_is_null(types) &&
         (!json_is_array(types) || json_array_size(types) != (size_t)c->layers))
         return err_make(ERR_CORRUPT, "%s: layer_types: expected a list of num_hidden_layers (%d)",
@@ -282,7 +285,8 @@ static err read_mlp_only(const config_source *src, const json_t *list, model_con
 static err read_sparse_kinds(const config_source *src, model_config *c) {
     const json_t *list = json_object_get(src->text, "mlp_only_layers");
     int64_t step;
-    TRY(json_get_int(src->text, src->where, "decoder_sparse_step", 1, DIM_MAX, 1, &step));
+    TRY(json_get_int(src->text, src->where, "decoder_sparse_step", (json_range){1, DIM_MAX, 1},
+                     &step));
     if (c->family == FAMILY_QWEN3_5_MOE && (step != 1 || json_array_size(list) > 0))
         return err_make(ERR_UNSUPPORTED,
                         "%s: %s: not supported for qwen3_5_moe, whose layers are all sparse",

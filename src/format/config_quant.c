@@ -48,8 +48,8 @@ static err read_format(const json_t *object, const char *where, qformat *out) {
     if (strcmp(mode, "affine") != 0)
         return err_make(ERR_UNSUPPORTED, "%s: mode: \"%s\" is not supported (affine is)", where,
                         mode);
-    TRY(json_get_int(object, where, "group_size", 1, 1 << 20, MLX_GROUP, &group));
-    TRY(json_get_int(object, where, "bits", 1, 64, MLX_BITS, &bits));
+    TRY(json_get_int(object, where, "group_size", (json_range){1, 1 << 20, MLX_GROUP}, &group));
+    TRY(json_get_int(object, where, "bits", (json_range){1, 64, MLX_BITS}, &bits));
     if (group != 32 && group != 64 && group != 128)
         return err_make(ERR_UNSUPPORTED,
                         "%s: group_size: %lld is not supported (32, 64 and 128 are)", where,

@@ -139,8 +139,8 @@ static err base_fields(const config_source *src, const rope_source *r, double de
 static err original_context(const config_source *src, const rope_source *r, model_config *c) {
     const char *key = "original_max_position_embeddings";
     int64_t inside, n;
-    TRY(json_get_int(r->object, r->where, key, 1, 1 << 30, c->context, &inside));
-    TRY(json_get_int(src->text, src->where, key, 1, 1 << 30, inside, &n));
+    TRY(json_get_int(r->object, r->where, key, (json_range){1, 1 << 30, c->context}, &inside));
+    TRY(json_get_int(src->text, src->where, key, (json_range){1, 1 << 30, inside}, &n));
     c->rope.original_context = (int)n;
     return err_none();
 }

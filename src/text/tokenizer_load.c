@@ -125,7 +125,7 @@ static err load_added_token(tokenizer *t, const char *where, const json_t *spec)
     bool special, normalized;
     added_token token = {0};
     TRY(json_get_string(spec, where, "content", NULL, &content));
-    TRY(json_get_int(spec, where, "id", 0, TOKEN_IDS_MAX - 1, -1, &id));
+    TRY(json_get_int(spec, where, "id", (json_range){0, TOKEN_IDS_MAX - 1, -1}, &id));
     TRY(json_get_bool(spec, where, "special", false, &special));
     TRY(json_get_bool(spec, where, "normalized", !special, &normalized));
     TRY(json_get_bool(spec, where, "lstrip", false, &token.left_strip));
