@@ -155,7 +155,8 @@ printf '\n\nwhat\n' | launch prompt hi
 [ $? = 1 ] && [ "$(installs)" = 0 ] && [ "$(grep -c 'type Y or x' "$top/err")" = 3 ]
 ok "an empty or odd answer is no consent" $?
 printf 'x\n' | launch prompt hi
-grep -Eq '^  gcc +1\.2 MB +5\.7 MB +C compiler' "$top/err" && grep -q "7 packages, 12.3 MB to download, 45.6 MB on disk" "$top/err" &&
+grep -Eq '^  gcc +1\.2 MB +5\.7 MB +C compiler' "$top/err" &&
+    grep -q "7 packages, 12.3 MB to download, 45.6 MB on disk" "$top/err" &&
     ! grep -q '^  make ' "$top/err" && grep -q "apt-get install" "$top/err" &&
     [ "$(grep -c 'Y  install' "$top/err")" = 1 ]
 ok "one screen lists what is missing, with sizes, and the command" $?
