@@ -65,6 +65,16 @@ static inline size_t cpu_attn_scratch(int n_q, int head_dim) {
     return (size_t)n_q * (CPU_ATTN_BLOCK + 2) + (size_t)CPU_ATTN_BLOCK * (size_t)head_dim + 64;
 }
 
+/* Depthwise causal convolution of n tokens and SiLU, for the channels [begin, end). */
+typedef struct cpu_conv {
+    float *y;       /* token t at y + t * stride: [channels]; y may be x */
+    const float *x; /* likewise */
+    const float *w; /* [channels, 4]; tap 3 is the present token */
+    float *rows;    /* [3, channels]: the last three raw inputs, oldest first; in, out */
+    size_t stride;
+    int n, channels, begin, end;
+} cpu_conv;
+
 /* n tokens of the gated delta rule for one value head (MODEL_FACTS section 4, step 5). */
 typedef struct cpu_delta {
     float *state;       /* [dk, dv] in, out */
@@ -80,7 +90,7 @@ typedef struct cpu_delta {
 
 static inline size_t cpu_delta_scratch(int dk, int dv) {
     return (size_t)CPU_DELTA_CHUNK *
-               (2 * (size_t)CPU_DELTA_CHUNK + (size_t)dk + 2 * (size_t)dv + 8) +
+               (2 * (size_t)CPU_DELTA_CHUNK + 2 * (size_t)dk + (size_t)dv + 8) +
            64;
 }
 
@@ -107,11 +117,7 @@ typedef struct cpu_kernels {
                        int n);
     /* Rotary embedding of x[0 .. 2*half): pairs (i, i + half); cos, sin [half]. */
     void (*rope)(float *x, const float *cos_, const float *sin_, int half);
-    /* Depthwise causal convolution of n tokens and SiLU. x, y: token t at + t * stride: [channels];
-     * y may be x. w [channels, 4] (tap 3 is the present token). rows [3, channels]: the last three
-     * raw inputs, oldest first, updated. Only channels [begin, end). */
-    void (*conv4_silu)(float *y, const float *x, size_t stride, int n, const float *w, float *rows,
-                       int channels, int begin, int end);
+    void (*conv4_silu)(const cpu_conv *c);
     void (*attention)(const cpu_attn *a);
     void (*delta_step)(const cpu_delta *d); /* token by token, any n */
     void (*delta_chunk)(

@@ -1,4 +1,74 @@
 /* cpu_avx2.c: the float32 kernels for x86-64 with AVX2, FMA and F16C. */
 #include "cpu/cpu_tables.h"
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "cpu/cpu_math.h"
+
+enum { VW = 8, DOT_X = 3, GEMM_ROWS = 3 };
+
+typedef float vf __attribute__((vector_size(32)));
+typedef int32_t vi __attribute__((vector_size(32)));
+
+static inline vf v_set(float a) { return (vf)_mm256_set1_ps(a); }
+static inline vf v_fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps(a, b, c); }
+static inline float v_half(uint16_t h) { return _cvtsh_ss(h); }
+
+static inline float v_sum_one(vf a) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+static inline vf v_load_half(const uint16_t *p) {
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+
+static inline void v_store_half(uint16_t *p, vf v) {
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+static inline vf v_load_bf16(const uint16_t *p) {
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return (vf)_mm256_slli_epi32(wide, 16);
+}
+
+/* Integers [8j, 8j + 8) lie in `bits` bytes. Four of them fit 32 bits, all eight when bits is 4. */
+static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t *p, int bits) {
+    const __m256i mask = _mm256_set1_epi32((1 << bits) - 1);
+    const int b = bits;
+    for (int j = 0; j < 4; j++) {
+        __m256i v;
+        uint64_t eight = 0;
+        memcpy(&eight, p + j * b, (size_t)b);
+        if (bits == 8) {
+            v = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)eight));
+        } else if (bits == 4) {
+            v = _mm256_set1_epi32((int)(uint32_t)eight);
+            v = _mm256_srlv_epi32(v, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+        } else {
+            __m128i low = _mm_set1_epi32((int)(uint32_t)eight);
+            __m128i high = _mm_set1_epi32((int)(uint32_t)(eight >> 4 * b));
+            v = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+            v = _mm256_srlv_epi32(v, _mm256_setr_epi32(0, b, 2 * b, 3 * b, 0, b, 2 * b, 3 * b));
+        }
+        q[j] = (vf)_mm256_cvtepi32_ps(_mm256_and_si256(v, mask));
+    }
+}
+
+#include "cpu/kernels_f32.inc"
+
+#include "cpu/kernels_gemm.inc"
+
+#include "cpu/kernels_seq.inc"
+
+static const cpu_kernels table = KERNEL_TABLE("avx2");
+
+const cpu_kernels *cpu_table_avx2(void) { return &table; }
+#else
 const cpu_kernels *cpu_table_avx2(void) { return NULL; }
+#endif

@@ -97,19 +97,18 @@ static void rope(float *x, const float *cos_, const float *sin_, int half) {
     }
 }
 
-static void conv4_silu(float *y, const float *x, size_t stride, int n, const float *w, float *rows,
-                       int channels, int begin, int end) {
-    for (int c = begin; c < end; c++) {
-        const float *tap = w + (size_t)c * 4;
-        float a = rows[c], b = rows[channels + c], d = rows[2 * (size_t)channels + (size_t)c];
-        for (int t = 0; t < n; t++) {
-            float now = x[(size_t)t * stride + (size_t)c];
-            float s = fmaf(tap[1], b, tap[0] * a);
-            s = fmaf(tap[2], d, s);
-            y[(size_t)t * stride + (size_t)c] = silu_1(fmaf(tap[3], now, s));
-            a = b, b = d, d = now;
+static void conv4_silu(const cpu_conv *v) {
+    for (int c = v->begin; c < v->end; c++) {
+        const float *tap = v->w + (size_t)c * 4;
+        float *row0 = v->rows + c, *row1 = row0 + v->channels, *row2 = row1 + v->channels;
+        for (int t = 0; t < v->n; t++) {
+            size_t at = (size_t)t * v->stride + (size_t)c;
+            float now = v->x[at];
+            float s = fmaf(tap[1], *row1, tap[0] * *row0);
+            s = fmaf(tap[2], *row2, s);
+            v->y[at] = silu_1(fmaf(tap[3], now, s));
+            *row0 = *row1, *row1 = *row2, *row2 = now;
         }
-        rows[c] = a, rows[channels + c] = b, rows[2 * (size_t)channels + (size_t)c] = d;
     }
 }
 
