@@ -71,8 +71,7 @@ EXAMPLE_BIN := $(EXAMPLE_SRC:examples/%.c=$(BUILD)/examples/%)
 APP_LIBS ?= $(LIBS)
 
 PROGRAMS := $(if $(APP_SRC),$(BUILD)/flashchat) $(if $(INFER_SRC),$(BUILD)/infer)
-TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model) \
-	$(if $(TOKDIFF_SRC),$(BUILD)/tokenizer-diff)
+TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model) $(if $(TOKDIFF_SRC),$(BUILD)/tokenizer-diff)
 
 # A make below this one: its own build folder, and all processors unless make was already told how many.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell getconf _NPROCESSORS_ONLN))
@@ -179,7 +178,6 @@ print-build-config:   ## compiler, flags, libraries
 
 # What some rule above compiles; tests/style compares it with what lies in the tree.
 print-sources:
-	@printf '%s\n' $(LIB_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) \
-		$(TOKDIFF_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
+	@printf '%s\n' $(LIB_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) $(TOKDIFF_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
