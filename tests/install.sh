@@ -89,9 +89,9 @@ install_packages() {
     mkdir -p build
     echo "installing for the tests: ${missing[*]}"
     {
-        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 update &&
-            "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -y \
-                --no-install-recommends "${missing[@]}"
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 update
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -y \
+            --no-install-recommends "${missing[@]}"
     } >$log 2>&1 </dev/null || {
         tail -n 15 $log >&2
         echo "could not install ${missing[*]} (whole log: $log)" >&2

@@ -125,6 +125,13 @@ printf '#!/bin/sh\nexit 127\n' >"$home/build/flashchat"
 launch x </dev/null
 [ $? = 7 ] && grep -q -- -B "$top/make.calls"
 ok "a program that does not start here is built again" $?
+cp "$top/program" "$home/build/flashchat"
+rm -f "$home/build/.built" "$top/make.calls"
+chmod a-w "$home/build"
+launch x </dev/null
+[ $? = 7 ] && [ "$(calls "$top/make.calls")" = 0 ]
+ok "a program built by hand is used, in a folder that cannot be written" $?
+chmod u+w "$home/build"
 ln -sf "$home/flashchat" "$top/link" && ln -sf link "$top/link2"
 (cd / && command=$top/link2 launch x </dev/null)
 [ "$(sed -n 2p "$top/out")" = "home=$home" ]
