@@ -11,6 +11,14 @@
  *   sums weighted by a scalar   (attention over V, the delta rule) ascending, one fused
  *                               multiply-add each
  *
+ * The integer path (cpu_actq, matmul_int) has one result too, of 8-bit activations:
+ *
+ *   xq, dx    per group of one row of x: dx = max|x| / 127, xq = x * (127 / max|x|) rounded to
+ *             nearest even
+ *   y         lane l of CPU_INT_LANES (8) takes the groups g with g % 8 == l in ascending order:
+ *             lane = fma(dx, fma(scale, sum(q xq), bias * sum(xq)), lane), the sums being exact
+ *             integers below 2^24; then the lanes are added in the same tree: 4, 2, 1
+ *
  * Exempt are the payloads of NaNs, which the instruction sets handle differently. A matrix row's
  * result depends only on that row and that x: not on how many rows, how many x or which thread
  * ("batch invariance"; tests compare bytes). No kernel allocates, keeps state or reads past its
@@ -45,6 +53,49 @@ typedef struct cpu_matmul {
 } cpu_matmul;
 
 static inline size_t cpu_matmul_scratch(int cols) { return (size_t)cols * CPU_MATMUL_ROWS + 64; }
+
+/* Group lanes of the integer path, and rows of a weight matrix that are unpacked at a time. */
+#define CPU_INT_LANES 8
+#define CPU_INT_ROWS  32
+
+/* Rows of activations in 8 bits, with a scale per group: what matmul_int multiplies with. Weights
+ * of the same group size share one. Row t lies at q + t * cols, scales and sums + t * groups. */
+typedef struct cpu_actq {
+    int8_t *q;     /* [n, cols], -127 .. 127, 64-byte aligned rows where cols is a multiple of 64 */
+    float *scales; /* [n, groups]: of row t, group g; what lies past cols / group is 0 */
+    float *sums;   /* [n, groups]: sum of the group's q */
+    int n, cols, group; /* group is 32, 64 or 128 and divides cols */
+    int groups;         /* cols / group, rounded up to a multiple of CPU_INT_LANES */
+} cpu_actq;
+
+static inline int cpu_actq_groups(int cols, int group) {
+    return (cols / group + CPU_INT_LANES - 1) / CPU_INT_LANES * CPU_INT_LANES;
+}
+
+/* Bytes of memory that cpu_actq_place needs for n rows. */
+static inline size_t cpu_actq_bytes(int n, int cols, int group) {
+    size_t groups = (size_t)cpu_actq_groups(cols, group);
+    return (size_t)n * (((size_t)cols + 63) / 64 * 64 + 2 * groups * sizeof(float));
+}
+
+/* Lays rows out in memory of cpu_actq_bytes that is 64-byte aligned; quantize fills them. */
+cpu_actq cpu_actq_place(void *memory, int n, int cols, int group);
+
+/* Products of an affine matrix with rows of x. BF16, F16 and F32 matrices take `matmul`. */
+typedef struct cpu_matmul_int {
+    const qmat *w;     /* [rows, cols], kind QK_AFFINE */
+    const cpu_actq *x; /* same cols and group */
+    const int *pick;   /* product t takes row pick[t] of x; NULL: row t */
+    float *y;          /* y[t * y_stride + r]; no overlap with x */
+    size_t y_stride;
+    int n;         /* products: at most x->n without pick */
+    void *scratch; /* at least cpu_matmul_int_scratch bytes, 64-byte aligned, the thread's own */
+} cpu_matmul_int;
+
+static inline size_t cpu_matmul_int_scratch(int cols, int group) {
+    size_t groups = (size_t)cpu_actq_groups(cols, group);
+    return CPU_INT_ROWS * ((size_t)cols + 2 * groups * sizeof(float)) + 32768;
+}
 
 typedef enum kv_type { KV_F32, KV_F16 } kv_type;
 
@@ -99,6 +150,11 @@ typedef struct cpu_kernels {
 
     /* y[t, r] = sum over c of W[r, c] * x[t, c] for rows [row_begin, row_end). */
     void (*matmul)(const cpu_matmul *m, int row_begin, int row_end);
+    /* Row t of a = x [cols] in 8 bits. An infinity or NaN makes the group's products not finite. */
+    void (*quantize)(const cpu_actq *a, int t, const float *x);
+    /* The same as matmul by the integer path. Several products share the unpacking of
+     * CPU_INT_ROWS rows: hand out row ranges of multiples of it when n > 1. */
+    void (*matmul_int)(const cpu_matmul_int *m, int row_begin, int row_end);
     float (*dot)(const float *a, const float *b, int n);
     void (*add)(float *y, const float *x, int n);                 /* y += x */
     void (*add_scaled)(float *y, const float *x, float a, int n); /* y = fma(a, x, y) */

@@ -66,7 +66,7 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 
 #include "cpu/kernels_seq.inc"
 
-static const cpu_kernels table = KERNEL_TABLE("avx2");
+static const cpu_kernels table = KERNEL_TABLE("avx2", scalar);
 
 const cpu_kernels *cpu_table_avx2(void) { return &table; }
 #else

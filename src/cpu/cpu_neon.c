@@ -59,7 +59,7 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 
 #include "cpu/kernels_seq.inc"
 
-static const cpu_kernels table = KERNEL_TABLE("neon");
+static const cpu_kernels table = KERNEL_TABLE("neon", scalar);
 
 const cpu_kernels *cpu_table_neon(void) { return &table; }
 #else

@@ -265,6 +265,8 @@ static void to_f16(uint16_t *y, const float *x, int n) {
 static const cpu_kernels table = {
     .name = "scalar",
     .matmul = matmul,
+    .quantize = cpu_quantize_scalar,
+    .matmul_int = cpu_matmul_int_scalar,
     .dot = dot,
     .add = add,
     .add_scaled = add_scaled,

@@ -7,6 +7,13 @@
 
 #include "cpu/cpu.h"
 
+/* The integer path is compiled apart, for more of the instructions that it can use. */
+#define INT_KERNELS(isa)                                                                           \
+    void cpu_quantize_##isa(const cpu_actq *a, int t, const float *x);                             \
+    void cpu_matmul_int_##isa(const cpu_matmul_int *m, int row_begin, int row_end);
+
+INT_KERNELS(scalar)
+
 const cpu_kernels *cpu_table_scalar(void);
 const cpu_kernels *cpu_table_avx2(void);
 const cpu_kernels *cpu_table_avx512(void);
