@@ -57,6 +57,7 @@ endif
 
 LIB_SRC  := $(sort $(wildcard src/*/*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
+COMMON_SRC := $(sort $(wildcard apps/common/*.c))
 APP_SRC  := $(sort $(wildcard apps/flashchat/*.c))
 INFER_SRC := $(sort $(wildcard apps/infer/*.c))
 GOLDEN_SRC := $(sort $(wildcard tests/golden/*.c))
@@ -71,7 +72,8 @@ EXAMPLE_BIN := $(EXAMPLE_SRC:examples/%.c=$(BUILD)/examples/%)
 APP_LIBS ?= $(LIBS)
 
 PROGRAMS := $(if $(APP_SRC),$(BUILD)/flashchat) $(if $(INFER_SRC),$(BUILD)/infer)
-TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model) $(if $(TOKDIFF_SRC),$(BUILD)/tokenizer-diff)
+TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model) \
+	$(if $(TOKDIFF_SRC),$(BUILD)/tokenizer-diff)
 
 # A make below this one: its own build folder, and all processors unless make was already told how many.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell getconf _NPROCESSORS_ONLN))
@@ -108,9 +110,9 @@ define program
 $(BUILD)/$(1): $(2:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
 	$$(call say,LD,$$@)$$(CC) $$(LDFLAGS_ALL) $$^ -o $$@ $$(APP_LIBS)
 endef
-$(if $(APP_SRC),$(eval $(call program,flashchat,$(APP_SRC))))
-$(if $(INFER_SRC),$(eval $(call program,infer,$(INFER_SRC))))
-$(if $(GOLDEN_SRC),$(eval $(call program,golden-check,$(GOLDEN_SRC))))
+$(if $(APP_SRC),$(eval $(call program,flashchat,$(APP_SRC) $(COMMON_SRC))))
+$(if $(INFER_SRC),$(eval $(call program,infer,$(INFER_SRC) $(COMMON_SRC))))
+$(if $(GOLDEN_SRC),$(eval $(call program,golden-check,$(GOLDEN_SRC) $(COMMON_SRC))))
 $(if $(SYNTH_SRC),$(eval $(call program,synth-model,$(SYNTH_SRC))))
 $(if $(TOKDIFF_SRC),$(eval $(call program,tokenizer-diff,$(TOKDIFF_SRC))))
 
@@ -178,6 +180,7 @@ print-build-config:   ## compiler, flags, libraries
 
 # What some rule above compiles; tests/style compares it with what lies in the tree.
 print-sources:
-	@printf '%s\n' $(LIB_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) $(TOKDIFF_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
+	@printf '%s\n' $(LIB_SRC) $(COMMON_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) $(TOKDIFF_SRC) \
+		$(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

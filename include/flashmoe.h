@@ -282,6 +282,21 @@ typedef void (*fm_routing_hook)(void *ctx, int layer, int row, const int *ids, c
                                 int k);
 FM_API void fm_routing_hook_set(fm_engine *e, fm_routing_hook hook, void *ctx);
 
+/* ---- the machine -------------------------------------------------------- */
+
+/* Bytes a second, measured just now: the limits that a speed is to be compared with. */
+typedef struct fm_machine {
+    double memory_read; /* summing memory that is no cache's, by `threads` threads */
+    double disk_read;   /* blocks of the largest model file, past the page cache where allowed */
+    bool disk_direct; /* false: the file system has no direct reads, so the cache may have helped */
+    int threads;
+} fm_machine;
+
+/* threads 0: one per processor. model_dir NULL: memory only. Takes about `seconds` for each of the
+ * two and up to 256 MiB while it runs. */
+FM_API fm_error fm_machine_measure(const char *model_dir, int threads, double seconds,
+                                   fm_machine *out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,205 @@
+/* measure.c: how fast memory and disk of this machine are, right now.
+ *
+ * Memory: a buffer much larger than the caches is summed by all threads, again and again, until
+ * the time is over. Disk: blocks at random offsets of the largest model file are read by several
+ * threads at once past the page cache, which is how experts are read. Both are what a token can at
+ * best be bounded by, so they are measured the way the engine works, not the way a data sheet
+ * would. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/err.h"
+#include "base/os.h"
+#include "base/pool.h"
+#include "engine/fm_error.h"
+
+#define MEMORY_BYTES ((size_t)256 << 20)
+#define DISK_BLOCK   ((size_t)2 << 20)
+#define DISK_THREADS 8
+#define DISK_ALIGN   4096
+
+/* ---- memory ------------------------------------------------------------- */
+
+typedef struct memory_run {
+    const uint64_t *words;
+    size_t n_words; /* of one task's share */
+    uint64_t deadline;
+    struct {
+        uint64_t bytes, sum; /* the sum keeps the compiler from dropping the reads */
+        char pad[112];
+    } of[POOL_THREADS_MAX];
+} memory_run;
+
+static uint64_t sum_words(const uint64_t *w, size_t n) {
+    uint64_t lane[16] = {0};
+    for (size_t i = 0; i + 16 <= n; i += 16)
+        for (size_t j = 0; j < 16; j++) lane[j] += w[i + j];
+    uint64_t sum = 0;
+    for (size_t j = 0; j < 16; j++) sum += lane[j];
+    return sum;
+}
+
+static void memory_task(void *ctx, int task, int worker) {
+    memory_run *r = ctx;
+    (void)worker;
+    const uint64_t *mine = r->words + (size_t)task * r->n_words;
+    const size_t piece = (size_t)1 << 16;
+    uint64_t bytes = 0, sum = 0;
+    for (size_t at = 0; os_now_ns() < r->deadline; at = at + piece < r->n_words ? at + piece : 0) {
+        size_t n = size_min(piece, r->n_words - at);
+        sum += sum_words(mine + at, n);
+        bytes += n * 8;
+    }
+    r->of[task].bytes = bytes;
+    r->of[task].sum = sum;
+}
+
+static err measure_memory(int threads, double seconds, fm_machine *out) {
+    os_memory m;
+    os_memory_get(&m);
+    size_t bytes = size_min(MEMORY_BYTES, m.available / 4) & ~(size_t)0xfffff;
+    if (bytes < ((size_t)16 << 20))
+        return err_make(ERR_NOMEM, "too little free memory to measure its speed");
+    memory_run *r = calloc(1, sizeof *r);
+    void *buffer = NULL;
+    pool *p = NULL;
+    err e = r ? os_map(bytes, true, &buffer) : err_make(ERR_NOMEM, "no memory");
+    if (!e.code) e = pool_open(threads, &p);
+    if (!e.code) {
+        memset(buffer, 1, bytes);
+        int n = pool_threads(p);
+        r->words = buffer;
+        r->n_words = bytes / 8 / (size_t)n;
+        uint64_t begin = os_now_ns(), total = 0;
+        r->deadline = begin + (uint64_t)(seconds * 1e9);
+        pool_run(p, memory_task, r, n);
+        double took = (double)(os_now_ns() - begin) * 1e-9;
+        for (int i = 0; i < n; i++) total += r->of[i].bytes;
+        out->memory_read = (double)total / took;
+        out->threads = n;
+    }
+    pool_close(p);
+    if (buffer) os_unmap(buffer, bytes);
+    free(r);
+    return e;
+}
+
+/* ---- disk --------------------------------------------------------------- */
+
+typedef struct disk_run {
+    int fd;
+    int64_t size;
+    size_t block;
+    uint64_t deadline;
+    char *buffer; /* [DISK_THREADS][DISK_BLOCK] */
+    struct {
+        uint64_t bytes;
+        int error; /* errno */
+        char pad[116];
+    } of[DISK_THREADS];
+} disk_run;
+
+static void disk_task(void *ctx, int task, int worker) {
+    disk_run *d = ctx;
+    (void)worker;
+    rng random;
+    rng_seed(&random, os_now_ns() + (uint64_t)task);
+    uint64_t places = (uint64_t)((d->size - (int64_t)d->block) / DISK_ALIGN) + 1;
+    while (os_now_ns() < d->deadline) {
+        int64_t at = (int64_t)(rng_next(&random) % places) * DISK_ALIGN;
+        ssize_t got = pread(d->fd, d->buffer + (size_t)task * DISK_BLOCK, d->block, at);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) {
+            d->of[task].error = got < 0 ? errno : EIO;
+            return;
+        }
+        d->of[task].bytes += (uint64_t)got;
+    }
+}
+
+/* The largest *.safetensors of dir into path (capacity bytes) and its size. */
+static err largest_file(const char *dir, char *path, size_t capacity, int64_t *size) {
+    *size = 0;
+    DIR *d = opendir(dir);
+    if (!d) return err_system(errno, "%s", dir);
+    for (struct dirent *entry; (entry = readdir(d));) {
+        size_t length = strlen(entry->d_name);
+        if (length < 12 || strcmp(entry->d_name + length - 12, ".safetensors")) continue;
+        char full[4096];
+        int n = snprintf(full, sizeof full, "%s/%s", dir, entry->d_name);
+        struct stat st;
+        if (n < 0 || (size_t)n >= sizeof full || stat(full, &st) || st.st_size <= *size) continue;
+        if ((size_t)n >= capacity) continue;
+        memcpy(path, full, (size_t)n + 1);
+        *size = st.st_size;
+    }
+    closedir(d);
+    if (*size == 0) return err_make(ERR_NOT_FOUND, "%s: no .safetensors file", dir);
+    return err_none();
+}
+
+static err open_for_measuring(const char *path, int *fd, bool *direct) {
+    err e = os_open_read(path, true, fd);
+    *direct = !e.code;
+    if (*direct) {
+        /* Some file systems open and then refuse the read. */
+        void *probe = NULL;
+        if (posix_memalign(&probe, DISK_ALIGN, DISK_ALIGN) == 0)
+            *direct = pread(*fd, probe, DISK_ALIGN, 0) > 0;
+        free(probe);
+        if (*direct) return err_none();
+        close(*fd);
+    }
+    return os_open_read(path, false, fd);
+}
+
+static err run_disk(disk_run *d, double seconds, const char *path, fm_machine *out) {
+    pool *p;
+    TRY(pool_open(DISK_THREADS, &p));
+    uint64_t begin = os_now_ns(), total = 0;
+    d->deadline = begin + (uint64_t)(seconds * 1e9);
+    pool_run(p, disk_task, d, DISK_THREADS);
+    double took = (double)(os_now_ns() - begin) * 1e-9;
+    pool_close(p);
+    for (int i = 0; i < DISK_THREADS; i++) {
+        if (d->of[i].error) return err_system(d->of[i].error, "%s: measuring the disk", path);
+        total += d->of[i].bytes;
+    }
+    out->disk_read = (double)total / took;
+    return err_none();
+}
+
+static err measure_disk(const char *dir, double seconds, fm_machine *out) {
+    char path[4096];
+    disk_run d = {0};
+    TRY(largest_file(dir, path, sizeof path, &d.size));
+    if (d.size < DISK_ALIGN) return err_make(ERR_ARG, "%s is too small to measure the disk", path);
+    d.block = size_min(DISK_BLOCK, (size_t)d.size & ~(size_t)(DISK_ALIGN - 1));
+    TRY(open_for_measuring(path, &d.fd, &out->disk_direct));
+    void *buffer = NULL;
+    err e = os_map(DISK_THREADS * DISK_BLOCK, true, &buffer);
+    d.buffer = buffer;
+    if (!e.code) e = run_disk(&d, seconds, path, out);
+    if (buffer) os_unmap(buffer, DISK_THREADS * DISK_BLOCK);
+    close(d.fd);
+    return e;
+}
+
+static err measure(const char *dir, int threads, double seconds, fm_machine *out) {
+    *out = (fm_machine){0};
+    if (!(seconds > 0 && seconds <= 60))
+        return err_make(ERR_ARG, "seconds is %g; it must be above 0 and at most 60", seconds);
+    TRY(measure_memory(threads, seconds, out));
+    return dir ? measure_disk(dir, seconds, out) : err_none();
+}
+
+fm_error fm_machine_measure(const char *model_dir, int threads, double seconds, fm_machine *out) {
+    return FM_WRAP(measure(model_dir, threads, seconds, out));
+}
