@@ -20,6 +20,7 @@
 
 #include "base/budget.h"
 #include "base/err.h"
+#include "io/io.h"
 
 #define EXPERT_PARTS_MAX 9
 
@@ -35,6 +36,7 @@ typedef struct expert_map {
     int n_files;
     const char *const *paths;
     const expert_part *parts; /* [n_layers][n_experts][n_parts] */
+    const int *layer_numbers; /* [n_layers], for messages; NULL: 0, 1, 2, ... */
 } expert_map;
 
 typedef struct expert_view {
@@ -46,6 +48,11 @@ typedef struct expert_store_options {
                            cache part */
     budget *budget;     /* borrowed */
     int io_threads;     /* 0: a good default */
+    io_backend backend; /* IO_AUTO: buffered when all experts fit comfortably, else direct */
+    int io_depth;       /* reads in flight at most; 0: a good default */
+    uint32_t io_block;  /* longer extents are read in pieces of this size; 0: a good default */
+    double half_life;   /* of the eviction policy, in ticks; 0: CACHE_HALF_LIFE */
+    struct io_fault *fault; /* tests only, borrowed until close */
 } expert_store_options;
 
 typedef struct expert_store_stats { /* since open or the last reset */
@@ -57,7 +64,8 @@ typedef struct expert_store_stats { /* since open or the last reset */
 
 typedef struct expert_store expert_store;
 
-/* Bytes of one slot, and the least cache_bytes that works for requests of n experts at once. */
+/* Bytes of one slot (with the padding that aligned reads need), and the least cache_bytes that
+ * works for requests of n experts at once. */
 size_t expert_store_slot_bytes(const expert_map *map);
 size_t expert_store_floor(const expert_map *map, int n);
 
@@ -65,6 +73,8 @@ err expert_store_open(const expert_map *map, const expert_store_options *options
                       expert_store **out) MUST_USE;
 void expert_store_close(expert_store *s);
 int expert_store_slots(const expert_store *s);
+/* How the files are read. */
+io_backend expert_store_backend(const expert_store *s);
 
 /* Pins each of ids (distinct, n <= slots not otherwise pinned) and starts reading those that are
  * not resident, in this order. n more than what can be pinned is ERR_BUDGET with nothing changed.
@@ -82,5 +92,9 @@ void expert_store_tick(expert_store *s);
 
 void expert_store_stats_get(expert_store *s, expert_store_stats *out);
 void expert_store_stats_reset(expert_store *s);
+
+/* For tests: the sentence of the first invariant of expert_store.c that does not hold, or NULL.
+ * Cost O(everything). */
+const char *expert_store_check(const expert_store *s);
 
 #endif
