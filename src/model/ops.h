@@ -1,0 +1,70 @@
+/* ops.h: what a machine must be able to compute so that forward.c can run a model on it.
+ *
+ *     forward.c      for every layer: attention or delta, then moe or mlp; at the end the head
+ *        | ops_table
+ *     cpu_ops.c      on the processor (attention.c, deltanet.c, moe.c)
+ *     a GPU's        the same blocks as kernel launches
+ *
+ * A batch is rows of tokens that belong to one or more sequences. The residual stream of the batch
+ * lives inside the implementation between begin and head. Results of a row do not depend on the
+ * other rows of the batch.
+ *
+ * One batch at a time, from the engine's thread. */
+#ifndef MODEL_OPS_H
+#define MODEL_OPS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+typedef struct ops ops;             /* an implementation's object; begins with its ops_table * */
+typedef struct ops_state ops_state; /* one sequence's KV cache and recurrent state */
+
+#define BATCH_ITEMS_MAX 64
+
+typedef struct batch_item {
+    ops_state *state;   /* borrowed; its positions below start are filled */
+    const int32_t *ids; /* [count], inside the vocabulary */
+    int start, count;   /* positions [start, start + count), inside the context */
+    float *logits;      /* [vocab] out, after the last row; NULL: not wanted */
+} batch_item;
+
+typedef struct batch {
+    const batch_item *items;
+    int n_items, rows; /* rows: all counts together */
+} batch;
+
+typedef struct ops_table {
+    /* Sequences. All of a state's memory is taken when it is opened. */
+    err (*state_open)(ops *o, ops_state **out);
+    void (*state_close)(ops *o, ops_state *s);
+    void (*state_reset)(ops *o, ops_state *s); /* before position 0 */
+
+    /* The recurrent part as bytes (size fixed per model, 0 without DeltaNet layers), and the
+     * attention cache of positions [0, n). Exact both ways. */
+    size_t (*recurrent_bytes)(const ops *o);
+    err (*recurrent_get)(ops *o, const ops_state *s, void *out);
+    err (*recurrent_put)(ops *o, ops_state *s, const void *in);
+    size_t (*kv_bytes)(const ops *o, int n);
+    err (*kv_get)(ops *o, const ops_state *s, int n, void *out);
+    err (*kv_put)(ops *o, ops_state *s, int n, const void *in);
+
+    /* One batch, in this order. layer counts from 0. */
+    err (*begin)(ops *o, const batch *b); /* the rows' embeddings */
+    err (*attention)(ops *o, const batch *b, int layer);
+    err (*delta)(ops *o, const batch *b, int layer);
+    err (*moe)(ops *o, const batch *b, int layer);
+    err (*mlp)(ops *o, const batch *b, int layer);
+    err (*head)(ops *o, const batch *b);
+    /* Called when a batch was given up between begin and head. */
+    void (*abandon)(ops *o);
+} ops_table;
+
+struct ops {
+    const ops_table *table;
+};
+
+#endif
