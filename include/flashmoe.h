@@ -132,8 +132,9 @@ FM_API void fm_model_get(const fm_engine *e, fm_model *out);
 /* What the engine took, for reports. */
 FM_API void fm_engine_plan(const fm_engine *e, fm_plan *out);
 
-/* Ends the running sync or step at the next layer: it returns FM_ERR_CANCELLED and its session
- * stays valid with a shorter timeline. Async-signal-safe. Stays set until fm_cancel_clear. */
+/* Ends the running sync at the next layer: it returns FM_ERR_CANCELLED and its session stays valid
+ * with a shorter timeline. A step of a few tokens runs to its end; the next call is cancelled.
+ * Async-signal-safe. Stays set until fm_cancel_clear. */
 FM_API void fm_cancel(fm_engine *e);
 FM_API void fm_cancel_clear(fm_engine *e);
 
@@ -194,6 +195,14 @@ typedef struct fm_sync {
  * outside the vocabulary. On failure the session keeps a valid, shorter timeline. */
 FM_API fm_error fm_session_sync(fm_session *s, const int32_t *tokens, size_t count,
                                 const fm_sync *options, size_t *reused);
+/* Goes back to the longest prefix of tokens that the session has state for, so that the rest can be
+ * appended by fm_step; computes nothing. *kept: its length, count only when the logits stand too.
+ */
+FM_API fm_error fm_session_match(fm_session *s, const int32_t *tokens, size_t count, size_t *kept);
+/* Remembers the present place, as a mark of fm_sync does: the session can come back to it. The
+ * oldest such place is forgotten when there are too many. */
+FM_API fm_error fm_session_mark(fm_session *s);
+
 /* Appends one token. */
 FM_API fm_error fm_session_step(fm_session *s, int32_t token);
 

@@ -1,0 +1,217 @@
+/* engine.c: an engine's life, and what it tells about itself. */
+#include "engine/engine_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/os.h"
+
+void fm_options_init(fm_options *o) { *o = (fm_options){0}; }
+
+/* ---- fingerprint ---- */
+
+typedef struct hasher {
+    XXH3_state_t *state;
+} hasher;
+
+static void hash_matrix(hasher *h, const qmat *m) {
+    enum { SAMPLE = 4096 };
+    if (!m->w || !m->rows) return;
+    size_t bytes = qformat_row_bytes(m->format, m->cols) * (size_t)m->rows;
+    size_t part = bytes < SAMPLE ? bytes : SAMPLE;
+    XXH3_64bits_update(h->state, m->w, part);
+    XXH3_64bits_update(h->state, (const uint8_t *)m->w + bytes - part, part);
+}
+
+/* What a saved session depends on: names and shapes of all tensors, a sample of every matrix of the
+ * trunk (another fine-tune of the same shape differs there), and the options that change results.
+ */
+static err fingerprint(fm_engine *e) {
+    hasher h = {.state = XXH3_createState()};
+    if (!h.state) return err_make(ERR_NOMEM, "no memory for a checksum");
+    XXH3_64bits_reset(h.state);
+    for (int i = 0; i < st_count(e->files.set); i++) {
+        const st_tensor *t = st_at(e->files.set, i);
+        XXH3_64bits_update(h.state, t->name, strlen(t->name));
+        XXH3_64bits_update(h.state, t->shape, sizeof t->shape);
+    }
+    const weights *w = &e->weights;
+    hash_matrix(&h, &w->embed);
+    hash_matrix(&h, &w->head);
+    for (int i = 0; i < e->files.config.layers; i++) {
+        const layer_weights *l = &w->layers[i];
+        const qmat *all[] = {&l->attn.q,    &l->attn.o, &l->delta.qkv,
+                             &l->delta.out, &l->router, &l->shared.gate};
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++) hash_matrix(&h, all[k]);
+    }
+    int options[] = {ENGINE_ABI, e->experts_per_token, (int)e->plan.kv, e->exact};
+    XXH3_64bits_update(h.state, options, sizeof options);
+    e->fingerprint = XXH3_64bits_digest(h.state);
+    XXH3_freeState(h.state);
+    return err_none();
+}
+
+/* ---- opening ---- */
+
+static err open_store(fm_engine *e, const fm_options *o) {
+    if (!e->weights.experts.n_layers) return err_none();
+    expert_store_options s = {
+        .cache_bytes = e->plan.face.cache, .budget = &e->budget, .io_threads = o->io_threads};
+    return expert_store_open(&e->weights.experts, &s, &e->store);
+}
+
+static err open_ops(fm_engine *e) {
+    cpu_ops_options c = {.kernels = e->kernels,
+                         .pool = e->pool,
+                         .weights = &e->weights,
+                         .store = e->store,
+                         .budget = &e->budget,
+                         .context = e->plan.face.context,
+                         .rows_max = e->plan.rows_max,
+                         .experts_per_token = e->experts_per_token,
+                         .kv = e->plan.kv,
+                         .exact = e->exact};
+    TRY(cpu_ops_open(&c, &e->cpu));
+    e->ops = cpu_ops_face(e->cpu);
+    return err_none();
+}
+
+static err plan_memory(fm_engine *e, const fm_options *o) {
+    weights w;
+    TRY(weights_measure(&e->files.config, e->files.set, &w));
+    err failed = memory_plan_make(o, &e->files, &w, &e->plan);
+    weights_close(&w);
+    TRY(failed);
+    TRY(memory_plan_check(&e->plan));
+    e->budget.limit = e->plan.face.memory_limit;
+    return budget_take(&e->budget, BUDGET_OTHER, e->plan.face.other);
+}
+
+static err open_parts(fm_engine *e, const fm_options *o) {
+    if (!o->model_dir) return err_make(ERR_ARG, "no model directory was given");
+    e->dir = strdup(o->model_dir);
+    if (!e->dir) return err_make(ERR_NOMEM, "no memory for the engine");
+    e->exact = o->exact;
+    e->kernels = cpu_best();
+    if (o->cpu) TRY(cpu_by_name(o->cpu, &e->kernels));
+    TRY(model_files_open(o->model_dir, &e->files));
+    TRY(plan_memory(e, o));
+    e->experts_per_token = e->plan.face.experts_per_token;
+    weights_options w = {
+        .budget = &e->budget, .progress = o->progress, .progress_ctx = o->progress_ctx};
+    TRY(weights_open(&e->files.config, e->files.set, &w, &e->weights));
+    TRY(pool_open(e->plan.threads, &e->pool));
+    TRY(open_store(e, o));
+    TRY(open_ops(e));
+    return fingerprint(e);
+}
+
+fm_error fm_engine_open(const fm_options *o, fm_engine **out) {
+    *out = NULL;
+    fm_engine *e = calloc(1, sizeof *e);
+    if (!e) return FM_WRAP(err_make(ERR_NOMEM, "no memory for the engine"));
+    err failed = open_parts(e, o);
+    if (failed.code) {
+        fm_engine_close(e);
+        return fm_error_from(&failed);
+    }
+    *out = e;
+    return FM_WRAP(err_none());
+}
+
+void fm_engine_close(fm_engine *e) {
+    if (!e) return;
+    while (e->sessions) fm_session_close(e->sessions);
+    cpu_ops_close(e->cpu);
+    expert_store_close(e->store);
+    pool_close(e->pool);
+    weights_close(&e->weights);
+    model_files_close(&e->files);
+    free(e->clocks);
+    free(e->dir);
+    free(e);
+}
+
+/* ---- what it is ---- */
+
+void fm_model_get(const fm_engine *e, fm_model *out) {
+    const model_config *c = &e->files.config;
+    *out = (fm_model){.architecture = c->architecture,
+                      .dir = e->dir,
+                      .layers = c->layers,
+                      .hidden = c->hidden,
+                      .vocab = c->vocab,
+                      .experts = c->experts,
+                      .experts_per_token = e->experts_per_token,
+                      .trained_experts_per_token = c->experts_per_token,
+                      .context = e->plan.face.context,
+                      .trained_context = c->context,
+                      .tokenizer_size = e->files.tokens ? tokenizer_size(e->files.tokens) : 0,
+                      .cpu = e->kernels->name,
+                      .threads = e->plan.threads};
+}
+
+void fm_engine_plan(const fm_engine *e, fm_plan *out) { *out = e->plan.face; }
+
+void fm_cancel(fm_engine *e) { atomic_store_explicit(&e->cancel, 1, memory_order_relaxed); }
+void fm_cancel_clear(fm_engine *e) { atomic_store_explicit(&e->cancel, 0, memory_order_relaxed); }
+
+int fm_rows_max(const fm_engine *e) { return e->plan.rows_max; }
+
+bool fm_is_stop(const fm_engine *e, int32_t id) {
+    const model_config *c = &e->files.config;
+    for (int i = 0; i < c->n_eos; i++) {
+        if (c->eos[i] == id) return true;
+    }
+    return false;
+}
+
+/* ---- counters ---- */
+
+void fm_stats_get(const fm_engine *e, fm_stats *out) {
+    expert_store_stats s = {0};
+    if (e->store) expert_store_stats_get(e->store, &s);
+    *out = (fm_stats){.tokens_prefill = e->tokens_prefill,
+                      .tokens_decode = e->tokens_decode,
+                      .seconds_prefill = (double)e->prefill_ns * 1e-9,
+                      .seconds_decode = (double)e->decode_ns * 1e-9,
+                      .expert_requests = s.requests,
+                      .expert_hits = s.hits,
+                      .expert_misses = s.misses,
+                      .expert_evictions = s.evictions,
+                      .expert_read_bytes = s.read_bytes,
+                      .seconds_read_wait = (double)s.wait_ns * 1e-9,
+                      .prefetch_issued = s.prefetch_issued,
+                      .prefetch_used = s.prefetch_used,
+                      .memory_peak = os_peak_rss()};
+}
+
+void fm_stats_reset(fm_engine *e) {
+    if (e->store) expert_store_stats_reset(e->store);
+    e->tokens_prefill = e->tokens_decode = e->prefill_ns = e->decode_ns = 0;
+    if (e->clocks) memset(e->clocks, 0, (size_t)e->files.config.layers * sizeof *e->clocks);
+}
+
+void fm_timing_enable(fm_engine *e, bool on) {
+    if (on && !e->clocks) e->clocks = calloc((size_t)e->files.config.layers, sizeof *e->clocks);
+    cpu_ops_set_clocks(e->cpu, on ? e->clocks : NULL);
+}
+
+int fm_timing_get(const fm_engine *e, fm_layer_timing *out, int n) {
+    for (int i = 0; i < n && i < e->files.config.layers; i++) {
+        layer_clock c = e->clocks ? e->clocks[i] : (layer_clock){0};
+        out[i] = (fm_layer_timing){.attention = (double)c.attention_ns * 1e-9,
+                                   .delta = (double)c.delta_ns * 1e-9,
+                                   .router = (double)c.router_ns * 1e-9,
+                                   .read_wait = (double)c.wait_ns * 1e-9,
+                                   .experts = (double)c.experts_ns * 1e-9,
+                                   .other = (double)c.other_ns * 1e-9,
+                                   .read_bytes = c.read_bytes};
+    }
+    return e->files.config.layers;
+}
+
+void fm_routing_hook_set(fm_engine *e, fm_routing_hook hook, void *ctx) {
+    cpu_ops_set_routing_hook(e->cpu, hook, ctx);
+}

@@ -1,0 +1,101 @@
+/* engine_impl.h: what the files of src/engine share. */
+#ifndef ENGINE_ENGINE_IMPL_H
+#define ENGINE_ENGINE_IMPL_H
+
+#include <stdatomic.h>
+
+#include "base/budget.h"
+#include "base/pool.h"
+#include "engine/fm_error.h"
+#include "flashmoe.h"
+#include "format/config.h"
+#include "format/safetensors.h"
+#include "model/cpu_ops.h"
+#include "model/forward.h"
+#include "model/weights.h"
+#include "text/tokenizer.h"
+
+/* Bumped when saved sessions of an older build must not be read. */
+#define ENGINE_ABI 1
+
+/* The checkpoint's headers, before any weight is read: what plan and open have in common. */
+typedef struct model_files {
+    model_config config;
+    st_set *set;
+    tokenizer *tokens; /* NULL: the checkpoint has none */
+} model_files;
+
+err model_files_open(const char *dir, model_files *out) MUST_USE;
+void model_files_close(model_files *m);
+
+/* How the memory under the ceiling is dealt out; fm_plan is its public face. */
+typedef struct memory_plan {
+    fm_plan face;
+    int threads, rows_max, sessions, snapshots;
+    kv_type kv;
+    size_t session_bytes; /* tokens, logits, snapshots of one session, outside KV and state */
+} memory_plan;
+
+/* w is measured or opened. ERR_ARG for options that make no sense. */
+err memory_plan_make(const fm_options *o, const model_files *m, const weights *w,
+                     memory_plan *out) MUST_USE;
+/* ERR_BUDGET with the sum, when the plan does not fit. */
+err memory_plan_check(const memory_plan *p) MUST_USE;
+
+struct fm_engine {
+    /* fixed after open */
+    char *dir; /* owned */
+    model_files files;
+    weights weights;
+    memory_plan plan;
+    budget budget;
+    pool *pool;
+    expert_store *store; /* NULL when the model has no experts */
+    cpu_ops *cpu;
+    ops *ops;
+    const cpu_kernels *kernels;
+    int experts_per_token;
+    bool exact;
+    uint64_t fingerprint; /* of model, options and build: what a saved session depends on */
+
+    /* owner thread only */
+    fm_session *sessions; /* open ones, linked */
+    int n_sessions;
+    layer_clock *clocks; /* owned [layers]; NULL until timing is first enabled */
+    uint64_t tokens_prefill, tokens_decode, prefill_ns, decode_ns;
+
+    atomic_int cancel; /* any thread, signal handlers */
+};
+
+/* A place in the timeline to which the recurrent state can be taken back. */
+typedef struct snapshot {
+    int length;    /* tokens; 0: empty */
+    uint64_t used; /* by age: the oldest one is overwritten */
+    uint8_t *data; /* recurrent_bytes, in the session's arena */
+} snapshot;
+
+struct fm_session {
+    fm_engine *engine; /* borrowed */
+    fm_session *next;
+    ops_state *state;
+    arena memory;    /* tokens, logits, snapshots */
+    int32_t *tokens; /* [context] */
+    int length;      /* of the timeline that state stands for */
+    float *logits;   /* [vocab] */
+    bool has_logits; /* they are those after tokens[length - 1] */
+    int n_snapshots;
+    snapshot *snapshots; /* [n_snapshots], owned; 0 of them is the guard of the running chunk */
+    uint64_t clock;
+};
+
+/* session.c */
+/* The longest timeline of at most n tokens that the session can go back to. */
+int session_reachable(const fm_session *s, int n);
+/* Goes back to a reachable length. */
+err session_rewind(fm_session *s, int length) MUST_USE;
+/* Remembers the present place; does nothing for models without recurrent state. */
+err session_remember(fm_session *s, bool guard) MUST_USE;
+/* Runs one batch: appends to every item's session. */
+err engine_step(fm_engine *e, const fm_item *items, int n) MUST_USE;
+
+#endif

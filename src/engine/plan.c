@@ -1,0 +1,236 @@
+/* plan.c: how the memory under the ceiling is dealt out, before any of it is taken.
+ *
+ *     trunk | KV | recurrent state and snapshots | scratch | other | what is left: expert slots
+ *
+ * The number of rows of a prefill chunk is chosen here too: while experts are streamed each is read
+ * once a chunk, so long chunks save reads; they cost scratch. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/bits.h"
+#include "base/os.h"
+#include "engine/engine_impl.h"
+
+#define MIB ((size_t)1 << 20)
+/* Program, libraries, thread stacks, file headers. Measured: 14 MiB with the bundled model. */
+#define OTHER_BYTES     (20 * MIB)
+#define CONTEXT_DEFAULT 32768
+#define CONTEXT_MAX     (1 << 20)
+#define CONTEXT_LEAST   512
+#define ROWS_RESIDENT   512
+#define ROWS_STREAMED   2048
+#define ROWS_LEAST      16
+
+err model_files_open(const char *dir, model_files *out) {
+    *out = (model_files){0};
+    TRY(config_open(dir, &out->config));
+    err e = st_open(dir, &out->set);
+    char path[4096];
+    struct stat info;
+    int n = snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    bool there = n > 0 && (size_t)n < sizeof path && stat(path, &info) == 0;
+    if (!e.code && there) e = tokenizer_open(dir, &out->tokens);
+    if (e.code) {
+        model_files_close(out);
+        return e;
+    }
+    os_trim();
+    return err_none();
+}
+
+void model_files_close(model_files *m) {
+    tokenizer_close(m->tokens);
+    st_close(m->set);
+    config_close(&m->config);
+    *m = (model_files){0};
+}
+
+/* ---- options ---- */
+
+static err check_options(const fm_options *o, const model_config *c) {
+    if (o->threads < 0 || o->threads > POOL_THREADS_MAX)
+        return err_make(ERR_ARG, "threads is %d; it must be from 1 to %d", o->threads,
+                        POOL_THREADS_MAX);
+    if (o->context < 0 || o->context > CONTEXT_MAX)
+        return err_make(ERR_ARG, "the context window is %d tokens; it must be from 1 to %d",
+                        o->context, CONTEXT_MAX);
+    if (o->sessions < 0 || o->sessions > BATCH_ITEMS_MAX)
+        return err_make(ERR_ARG, "sessions is %d; it must be from 1 to %d", o->sessions,
+                        BATCH_ITEMS_MAX);
+    if (o->experts_per_token < 0 || o->experts_per_token > c->experts_per_token)
+        return err_make(ERR_ARG,
+                        "%d experts per token: this model was trained with %d, and more than that "
+                        "makes no sense",
+                        o->experts_per_token, c->experts_per_token);
+    return err_none();
+}
+
+static size_t default_limit(void) {
+    os_memory m;
+    os_memory_get(&m);
+    return size_min(m.total / 4 * 3, m.available / 10 * 9);
+}
+
+/* Snapshots of one session, the guard included. */
+static int snapshots_for(size_t recurrent) {
+    if (!recurrent) return 0;
+    if (recurrent <= 2 * MIB) return 17;
+    if (recurrent <= 16 * MIB) return 5;
+    return recurrent <= 96 * MIB ? 3 : 2;
+}
+
+/* ---- the sum ---- */
+
+typedef struct plan_inputs {
+    const model_config *c;
+    const weights *w;
+    size_t tokenizer_bytes, recurrent, slot, floor_slots;
+    int k;
+} plan_inputs;
+
+static size_t kv_of(const plan_inputs *in, const memory_plan *p, int context) {
+    state_shape shape;
+    state_shape_of(in->c, context, p->kv, &shape);
+    return state_kv_bytes(&shape) * (size_t)p->sessions;
+}
+
+static size_t held(const fm_plan *f) { return f->trunk + f->kv + f->state + f->scratch + f->other; }
+
+static void set_context(const plan_inputs *in, memory_plan *p, int context) {
+    p->face.context = context;
+    p->face.kv = kv_of(in, p, context);
+    size_t tokens = (size_t)context * sizeof(int32_t) + (size_t)in->c->vocab * sizeof(float);
+    p->session_bytes =
+        round_up(tokens, 4096) + (size_t)p->snapshots * round_up(in->recurrent, 4096) + 8192;
+    p->face.state = in->recurrent * (size_t)p->sessions + p->session_bytes * (size_t)p->sessions;
+}
+
+static void set_rows(const plan_inputs *in, memory_plan *p, int rows) {
+    p->rows_max = rows;
+    p->face.scratch = cpu_ops_scratch_bytes(in->c, rows, in->k, p->threads) + 2 * MIB;
+}
+
+/* The longest context window, up to the wished one, whose cache takes at most a quarter of what the
+ * trunk leaves. */
+static int fitting_context(const plan_inputs *in, const memory_plan *p, int wish) {
+    size_t free_bytes =
+        p->face.memory_limit > p->face.trunk ? p->face.memory_limit - p->face.trunk : 0;
+    while (wish > CONTEXT_LEAST && kv_of(in, p, wish) > free_bytes / 4) wish /= 2;
+    return wish;
+}
+
+static void choose_rows(const plan_inputs *in, memory_plan *p) {
+    fm_plan *f = &p->face;
+    size_t all = f->experts_total + (f->experts_total ? in->slot : 0);
+    set_rows(in, p, ROWS_RESIDENT);
+    bool resident = held(f) + all <= f->memory_limit;
+    int rows = resident ? ROWS_RESIDENT : ROWS_STREAMED;
+    for (set_rows(in, p, rows); rows > ROWS_LEAST; set_rows(in, p, rows)) {
+        if (f->scratch <= f->memory_limit / 16 || rows == ROWS_LEAST) break;
+        rows /= 2;
+    }
+}
+
+static void describe(const plan_inputs *in, fm_plan *f) {
+    const model_config *c = in->c;
+    f->layers = c->layers;
+    f->experts = c->experts;
+    f->experts_per_token = in->k;
+    f->trunk = round_up(in->w->trunk_bytes, 2 * MIB) + 2 * MIB;
+    f->trunk_bytes_token = in->w->trunk_bytes_token;
+    for (int i = 0; i < c->layers; i++) {
+        if (in->w->layers[i].sparse_index < 0) continue;
+        size_t bytes = weights_expert_bytes(&in->w->layers[i]);
+        f->sparse_layers++;
+        f->expert_bytes = bytes > f->expert_bytes ? bytes : f->expert_bytes;
+        f->expert_bytes_token += bytes * (size_t)in->k;
+    }
+    f->experts_total = in->slot * (size_t)c->experts * (size_t)f->sparse_layers;
+}
+
+/* The least that works: shortest chunk, and the given context or a short one. */
+static size_t floor_of(const plan_inputs *in, memory_plan p, int wished) {
+    set_context(in, &p, wished ? wished : int_min(in->c->context, CONTEXT_LEAST));
+    set_rows(in, &p, ROWS_LEAST);
+    return held(&p.face) + in->floor_slots;
+}
+
+err memory_plan_make(const fm_options *o, const model_files *m, const weights *w,
+                     memory_plan *out) {
+    const model_config *c = &m->config;
+    *out = (memory_plan){0};
+    TRY(check_options(o, c));
+    plan_inputs in = {.c = c, .w = w};
+    in.k = o->experts_per_token ? o->experts_per_token : c->experts_per_token;
+    in.tokenizer_bytes = m->tokens ? tokenizer_memory(m->tokens) : 0;
+    memory_plan *p = out;
+    p->threads = o->threads ? o->threads : os_cpu_count();
+    p->sessions = o->sessions ? o->sessions : 1;
+    bool f32 = o->kv == FM_KV_F32 || (o->kv == FM_KV_DEFAULT && o->exact);
+    p->kv = f32 ? KV_F32 : KV_F16;
+    state_shape shape;
+    state_shape_of(c, 1, p->kv, &shape);
+    in.recurrent = state_recurrent_bytes(&shape);
+    p->snapshots = snapshots_for(in.recurrent);
+    if (w->experts.n_layers) {
+        in.slot = expert_store_slot_bytes(&w->experts);
+        in.floor_slots = expert_store_floor(&w->experts, in.k + 2);
+    }
+    fm_plan *f = &p->face;
+    f->memory_limit = o->memory ? o->memory : default_limit();
+    describe(&in, f);
+    size_t map = (size_t)w->experts.n_layers * (size_t)c->experts * 9 * sizeof(expert_part);
+    f->other = OTHER_BYTES + in.tokenizer_bytes + map;
+    int wish =
+        o->context ? o->context : fitting_context(&in, p, int_min(c->context, CONTEXT_DEFAULT));
+    set_context(&in, p, wish);
+    choose_rows(&in, p);
+    f->floor = floor_of(&in, *p, o->context);
+    if (held(f) + in.floor_slots > f->memory_limit && f->floor <= f->memory_limit) {
+        if (!o->context) set_context(&in, p, int_min(c->context, CONTEXT_LEAST));
+        set_rows(&in, p, ROWS_LEAST);
+    }
+    f->fits = held(f) + in.floor_slots <= f->memory_limit;
+    size_t left = f->fits ? f->memory_limit - held(f) : 0;
+    size_t all = f->experts_total ? f->experts_total + 4 * MIB : 0;
+    f->cache = size_min(left, all);
+    f->resident = f->fits && left >= all;
+    return err_none();
+}
+
+err memory_plan_check(const memory_plan *p) {
+    const fm_plan *f = &p->face;
+    if (f->fits) return err_none();
+    double mib = 1048576.0;
+    return err_make(
+        ERR_BUDGET,
+        "memory limit %.0f MiB is too small: this model needs at least %.0f MiB (now: "
+        "trunk %.0f, KV cache %.0f for %d tokens, state %.0f, scratch %.0f, other %.0f, "
+        "and room for some experts of %.1f MiB each); raise --memory or lower --context",
+        (double)f->memory_limit / mib, (double)f->floor / mib, (double)f->trunk / mib,
+        (double)f->kv / mib, f->context, (double)f->state / mib, (double)f->scratch / mib,
+        (double)f->other / mib, (double)f->expert_bytes / mib);
+}
+
+static err plan_get(const fm_options *o, fm_plan *out) {
+    if (!o->model_dir) return err_make(ERR_ARG, "no model directory was given");
+    model_files m;
+    TRY(model_files_open(o->model_dir, &m));
+    weights w;
+    memory_plan p = {0};
+    err e = weights_measure(&m.config, m.set, &w);
+    if (!e.code) {
+        e = memory_plan_make(o, &m, &w, &p);
+        weights_close(&w);
+    }
+    model_files_close(&m);
+    if (!e.code) *out = p.face;
+    return e;
+}
+
+fm_error fm_plan_get(const fm_options *o, fm_plan *out) {
+    *out = (fm_plan){0};
+    return FM_WRAP(plan_get(o, out));
+}
