@@ -251,5 +251,6 @@ void weights_close(weights *w) {
     free(w->layers);
     free(w->paths);
     free(w->parts);
+    free(w->numbers);
     *w = (weights){0};
 }

@@ -68,6 +68,7 @@ typedef struct weights {
     expert_map experts;    /* n_layers 0 when the model has none */
     const char **paths;    /* owned; experts.paths */
     expert_part *parts;    /* owned; experts.parts */
+    int *numbers;          /* owned; experts.layer_numbers */
     arena trunk;           /* owned; closed (base NULL) while only measured */
     size_t trunk_bytes;
     size_t trunk_bytes_token; /* what one token reads of it: all but the embedding table */

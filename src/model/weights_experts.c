@@ -30,14 +30,17 @@ err experts_prepare(weights *w) {
     size_t n = (size_t)sparse * (size_t)c->experts * PARTS;
     w->parts = calloc(n, sizeof *w->parts);
     w->paths = calloc((size_t)st_files(w->files), sizeof *w->paths);
-    if (!w->parts || !w->paths) return err_make(ERR_NOMEM, "no memory for the map of experts");
+    w->numbers = calloc((size_t)sparse, sizeof *w->numbers);
+    if (!w->parts || !w->paths || !w->numbers)
+        return err_make(ERR_NOMEM, "no memory for the map of experts");
     for (int i = 0; i < st_files(w->files); i++) w->paths[i] = st_path(w->files, i);
     w->experts = (expert_map){.n_layers = sparse,
                               .n_experts = c->experts,
                               .n_parts = PARTS,
                               .n_files = st_files(w->files),
                               .paths = w->paths,
-                              .parts = w->parts};
+                              .parts = w->parts,
+                              .layer_numbers = w->numbers};
     return err_none();
 }
 
@@ -175,6 +178,7 @@ static err place_each(const expert_place *p) {
 err loader_experts(loader *l, int layer, layer_weights *out) {
     weights *w = l->w;
     out->sparse_index = l->sparse++;
+    w->numbers[out->sparse_index] = layer;
     expert_place p = {.l = l, .layer = layer, .out = out};
     p.parts = w->parts + (size_t)out->sparse_index * (size_t)w->config->experts * PARTS;
     char name[160];

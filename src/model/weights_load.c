@@ -209,7 +209,7 @@ err loader_fused(loader *l, const fused_rows *f, qmat *out) {
 
 /* n numbers of a tensor whose shape was checked, as float32 in the arena. */
 static err load_floats(loader *l, const st_tensor *t, size_t n, float add, const float **out) {
-    qkind kind;
+    qkind kind = QK_F32;
     TRY(dense_kind(l, t, &kind));
     float *at = take(l, n * sizeof(float));
     *out = at;
