@@ -29,7 +29,8 @@ typedef struct io_fault_rule {
 typedef struct io_fault {
     int n_rules;
     io_fault_rule rules[IO_FAULT_RULES_MAX];
-    atomic_int struck; /* replaced results so far */
+    atomic_bool refuse; /* io_uring takes no more reads from now on */
+    atomic_int struck;  /* replaced results so far */
 } io_fault;
 
 typedef struct io_fault_call {

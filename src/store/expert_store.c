@@ -25,6 +25,7 @@
 
 #include "base/bits.h"
 #include "base/os.h"
+#include "io/io_bench.h"
 #include "store/cache.h"
 #include "store/record.h"
 
@@ -34,6 +35,7 @@
 #define PART_MAX      (256u << 20) /* bytes: nine of them stay below 4 GiB */
 #define HUGE_FROM     ((size_t)16 << 20) /* arenas from here on ask for huge pages */
 #define HUGE_PAGE     ((size_t)2 << 20)
+#define REGISTER_UNIT ((size_t)16 << 20) /* pinned at once when first read into */
 #define PAGE_CACHE_OK                                                                              \
     ((size_t)64 << 20) /* so few experts that keeping them cached twice is nothing */
 
@@ -278,15 +280,23 @@ static err check_map(const expert_map *map, const io *files) {
     return err_none();
 }
 
-/* Buffered when every expert fits and the page cache can hold them too (a second start is then
- * fast), or when there are so few of them that it does not matter. */
-static io_backend choose_backend(size_t n_keys, size_t n_slots, size_t slot_bytes) {
+/* Through the page cache when every expert fits and the cache can hold them too (a second start is
+ * then fast), or when there are so few of them that it does not matter. */
+static bool page_cache_is_better(const expert_store *s) {
     os_memory memory;
     os_memory_get(&memory);
-    size_t all = n_keys * slot_bytes;
-    if (all <= PAGE_CACHE_OK) return IO_BUFFERED;
-    if (n_slots == n_keys && all <= memory.available / 2) return IO_BUFFERED;
-    return IO_PREAD;
+    size_t all = (size_t)s->n_keys * s->slot_bytes;
+    return all <= PAGE_CACHE_OK || (s->n_slots == s->n_keys && all <= memory.available / 2);
+}
+
+static err open_auto(expert_store *s, io_options *files, const char *state_path) {
+    io_choice choice = {.backend = IO_BUFFERED};
+    if (!page_cache_is_better(s)) io_choose(s->map.paths, s->map.n_files, state_path, &choice);
+    files->backend = choice.backend;
+    err e = io_open(files, &s->io);
+    if (!e.code || files->backend == IO_BUFFERED) return e;
+    files->backend = IO_BUFFERED;
+    return io_open(files, &s->io);
 }
 
 static err open_files(expert_store *s, const expert_store_options *options) {
@@ -295,16 +305,13 @@ static err open_files(expert_store *s, const expert_store_options *options) {
                         .n_files = s->map.n_files,
                         .threads = options->io_threads,
                         .depth = options->io_depth > 0 ? options->io_depth : DEPTH_DEFAULT,
+                        .memory = s->base,
+                        .memory_bytes = (size_t)s->n_slots * s->slot_bytes,
                         .fault = options->fault};
-    bool automatic = files.backend == IO_AUTO;
-    if (automatic)
-        files.backend = choose_backend((size_t)s->n_keys, (size_t)s->n_slots, s->slot_bytes);
-    err e = io_open(&files, &s->io);
-    if (e.code && automatic && files.backend != IO_BUFFERED) {
-        files.backend = IO_BUFFERED; /* a file system that cannot read past its cache */
-        e = io_open(&files, &s->io);
-    }
-    return e;
+    size_t slots_a_unit = REGISTER_UNIT / s->slot_bytes;
+    files.memory_unit = s->slot_bytes * (slots_a_unit ? slots_a_unit : 1);
+    if (files.backend == IO_AUTO) return open_auto(s, &files, options->io_state);
+    return io_open(&files, &s->io);
 }
 
 static void *carve(expert_store *s, size_t bytes) {
@@ -315,8 +322,6 @@ static void *carve(expert_store *s, size_t bytes) {
 
 static void lay_out(expert_store *s, double half_life) {
     size_t n_slots = (size_t)s->n_slots, n_keys = (size_t)s->n_keys;
-    s->base = arena_alloc(&s->memory, n_slots * s->slot_bytes, IO_ALIGN);
-    assert(s->base);
     s->slots = carve(s, n_slots * sizeof *s->slots);
     s->slot_of = carve(s, n_keys * sizeof *s->slot_of);
     cache_options policy = {.n_keys = s->n_keys, .half_life = half_life};
@@ -348,11 +353,13 @@ static err open_all(expert_store *s, const expert_store_options *options) {
     s->n_slots = (int)n;
     uint32_t block = options->io_block ? options->io_block : BLOCK_DEFAULT;
     s->block = (uint32_t)round_up(size_min(block, INT32_MAX / 2), IO_ALIGN);
+    size_t bytes = arena_bytes((size_t)s->n_keys, n, s->slot_bytes);
+    TRY(arena_open(&s->memory, options->budget, BUDGET_CACHE, bytes, bytes >= HUGE_FROM));
+    s->base = arena_alloc(&s->memory, n * s->slot_bytes, IO_ALIGN);
+    assert(s->base);
     TRY(open_files(s, options));
     s->direct = io_backend_direct(io_engine(s->io));
     TRY(check_map(&s->map, s->io));
-    size_t bytes = arena_bytes((size_t)s->n_keys, n, s->slot_bytes);
-    TRY(arena_open(&s->memory, options->budget, BUDGET_CACHE, bytes, bytes >= HUGE_FROM));
     lay_out(s, options->half_life);
     return err_none();
 }

@@ -48,10 +48,13 @@ typedef struct expert_store_options {
                            cache part */
     budget *budget;     /* borrowed */
     int io_threads;     /* 0: a good default */
-    io_backend backend; /* IO_AUTO: buffered when all experts fit comfortably, else direct */
-    int io_depth;       /* reads in flight at most; 0: a good default */
-    uint32_t io_block;  /* longer extents are read in pieces of this size; 0: a good default */
-    double half_life;   /* of the eviction policy, in ticks; 0: CACHE_HALF_LIFE */
+    io_backend
+        backend;  /* IO_AUTO: buffered when all experts fit comfortably, else the faster direct */
+    int io_depth; /* reads in flight at most; 0: a good default */
+    const char *io_state;   /* JSON file that remembers which engine is faster (io_bench.h); NULL:
+                               nothing is measured or remembered */
+    uint32_t io_block;      /* longer extents are read in pieces of this size; 0: a good default */
+    double half_life;       /* of the eviction policy, in ticks; 0: CACHE_HALF_LIFE */
     struct io_fault *fault; /* tests only, borrowed until close */
 } expert_store_options;
 
