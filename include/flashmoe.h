@@ -90,6 +90,10 @@ typedef struct fm_options {
     bool exact;            /* float32 activations everywhere and an F32 KV cache: the definition */
     const char *cpu;       /* "scalar", "avx2", "avx512", "neon"; NULL: the best this machine has */
     fm_kv kv;
+    /* Rotary frequencies rounded to BF16: what a reference computes that was cast to BF16 as a
+     * whole (its buffers too). For comparing with such results only; checkpoints are trained
+     * without. */
+    bool rope_bf16;
     int io_threads;       /* 0: a good default */
     fm_progress progress; /* may be NULL */
     void *progress_ctx;

@@ -61,7 +61,7 @@ static err open_store(fm_engine *e, const fm_options *o) {
     return expert_store_open(&e->weights.experts, &s, &e->store);
 }
 
-static err open_ops(fm_engine *e) {
+static err open_ops(fm_engine *e, const fm_options *o) {
     cpu_ops_options c = {.kernels = e->kernels,
                          .pool = e->pool,
                          .weights = &e->weights,
@@ -71,7 +71,8 @@ static err open_ops(fm_engine *e) {
                          .rows_max = e->plan.rows_max,
                          .experts_per_token = e->experts_per_token,
                          .kv = e->plan.kv,
-                         .exact = e->exact};
+                         .exact = e->exact,
+                         .rope_bf16 = o->rope_bf16};
     TRY(cpu_ops_open(&c, &e->cpu));
     e->ops = cpu_ops_face(e->cpu);
     return err_none();
@@ -103,7 +104,7 @@ static err open_parts(fm_engine *e, const fm_options *o) {
     TRY(weights_open(&e->files.config, e->files.set, &w, &e->weights));
     TRY(pool_open(e->plan.threads, &e->pool));
     TRY(open_store(e, o));
-    TRY(open_ops(e));
+    TRY(open_ops(e, o));
     return fingerprint(e);
 }
 

@@ -50,8 +50,22 @@ static size_t worker_floats(const model_config *c, int rows) {
     int queries = int_min(rows, CPU_ATTN_BLOCK) * (c->heads / c->kv_heads);
     size_t attention = cpu_attn_scratch(queries, c->head_dim) + (size_t)queries;
     if (attention > floats) floats = attention;
+    size_t ints = (cpu_matmul_int_scratch(cols, 32) + 3) / sizeof(float);
+    if (ints > floats) floats = ints;
     size_t delta = c->linear_v_heads ? cpu_delta_scratch(c->linear_k_dim, c->linear_v_dim) : 0;
     return delta > floats ? delta : floats;
+}
+
+/* 8-bit activations: o->h at three group sizes, and the inputs of one linear_run. Every input is
+ * counted apart, rounded up. */
+static size_t act_bytes(const model_config *c, int rows, int k) {
+    int inner = int_max(c->heads * c->head_dim, c->linear_v_heads * c->linear_v_dim);
+    int r = int_max(rows, k), mlp = int_max(c->shared_intermediate, c->intermediate);
+    size_t bytes = 0;
+    for (int group = 32; group <= 128; group *= 2) bytes += cpu_actq_bytes(rows, c->hidden, group);
+    bytes += cpu_actq_bytes(rows, inner, 32) + cpu_actq_bytes(rows, mlp, 32);
+    bytes += cpu_actq_bytes(r, c->expert_intermediate, 32);
+    return bytes + (size_t)(c->experts + 8) * 64;
 }
 
 /* Every buffer of cpu_ops_impl.h, for N rows. */
@@ -86,6 +100,9 @@ static void lay_out(cpu_ops *o, const model_config *c, int rows, int k, cutter *
     o->uses = cut(s, experts, sizeof *o->uses);
     o->list = cut(s, experts, sizeof(int));
     o->linears = cut(s, 2 * experts + 8, sizeof *o->linears);
+    o->acts = cut(s, 2 * experts + 8 + ACT_ENTRIES_KEPT, sizeof *o->acts);
+    o->act_bytes = act_bytes(c, rows, k);
+    o->act_memory = cut(s, o->act_bytes, 1);
 }
 
 static void lay_out_workers(cpu_ops *o, int threads, cutter *s) {
@@ -122,6 +139,7 @@ static void norm_row(void *ctx, int row, int worker) {
 
 void rows_norm(cpu_ops *o, float *y, const float *x, const float *g, int rows) {
     rows_job j = {.o = o, .y = y, .x = x, .g = g};
+    linear_forget(o);
     pool_run(o->o.pool, norm_row, &j, rows);
 }
 
@@ -291,6 +309,8 @@ static err set_up(cpu_ops *o) {
         return err_make(ERR_UNSUPPORTED, "config.json: %d rotary dimensions are too many",
                         c->rope.dims);
     TRY(rope_frequencies(&c->rope, c->rope.dims, o->o.context, o->inv_freq, &o->rope_factor));
+    for (int i = 0; o->o.rope_bf16 && i < c->rope.dims / 2; i++)
+        o->inv_freq[i] = bf16_to_f32(f32_to_bf16(o->inv_freq[i]));
     int threads = pool_threads(o->o.pool);
     size_t bytes = cpu_ops_scratch_bytes(c, o->o.rows_max, o->o.experts_per_token, threads);
     TRY(arena_open(&o->scratch, o->o.budget, BUDGET_SCRATCH, bytes, true));

@@ -37,7 +37,8 @@ typedef struct cpu_ops_options {
     int context, rows_max;
     int experts_per_token;
     kv_type kv;
-    bool exact; /* float32 activations */
+    bool exact;     /* float32 activations */
+    bool rope_bf16; /* see fm_options */
 } cpu_ops_options;
 
 typedef struct cpu_ops cpu_ops;

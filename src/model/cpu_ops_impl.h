@@ -4,15 +4,30 @@
 
 #include "model/cpu_ops.h"
 
-/* y[t, r] = sum over c of w[r, c] x[t, c] (+ bias[r]). x and y as in cpu_matmul. */
+/* y[t, r] = sum over c of w[r, c] x[t, c] (+ bias[r]). x and y as in cpu_matmul. With pick, vector
+ * t is row pick[t] of x; the float path cannot do that: see linear_takes_pick. */
 typedef struct linear {
     const qmat *w;
     const float *x, *bias; /* bias may be NULL */
+    const int *pick;       /* NULL: rows 0 .. n-1 */
     float *y;
     size_t x_stride, y_stride;
-    int n;
-    int block, first_task; /* set by linear_run */
+    int n, x_rows; /* x_rows: of x, with pick only */
+    bool precise;  /* float32 activations always: routers and gates, small and sensitive */
+    /* set by linear_run */
+    int block, first_task;
+    const cpu_actq *act; /* NULL: the float path */
 } linear;
+
+/* 8-bit activations of the matrices of one linear_run, and of o->h for as long as it stands. */
+typedef struct act_entry {
+    const float *x;
+    size_t x_stride;
+    cpu_actq q;
+    bool fresh; /* filled already */
+} act_entry;
+
+#define ACT_ENTRIES_KEPT 3 /* of o->h: one for each group size */
 
 /* Experts that are computed together: their rows lie one after the other in the group's buffers. */
 typedef struct expert_use {
@@ -29,6 +44,7 @@ struct cpu_ops {
     state_shape shape;
     arena scratch;
     int inner_max; /* widest of dense, shared and routed experts */
+    int threads;
     float inv_freq[512], rope_factor;
     layer_clock *clocks; /* borrowed; NULL: no timing */
     routing_hook hook;
@@ -36,28 +52,32 @@ struct cpu_ops {
     atomic_int bad; /* a number that is not finite was seen */
 
     /* scratch; N = rows_max, R = max(N, k) */
-    float *x, *h, *tmp;         /* [N, hidden] */
-    float *wide;                /* [N, wide] */
-    float *heads;               /* [N, inner of attention or DeltaNet] */
-    float *grouped, *attended;  /* [kv_heads][N][group][head_dim] */
-    float *rope_cos, *rope_sin; /* [N, dims / 2] */
-    float *decay, *beta;        /* [N, v_heads] */
-    float *router;              /* [N, experts] */
-    float *shared_gate;         /* [N] */
-    int *ids;                   /* [N, k] */
-    float *gates;               /* [N, k] */
-    int *position;              /* [N, k]: place in the sorted list */
-    int *row_at;                /* [N * k]: row of a place */
-    int *first;                 /* [experts + 1] */
-    float *gather;              /* [R, hidden] */
-    float *mid;                 /* [R, 2 * expert inner] */
-    float *wide_mid;            /* [N, 2 * inner of shared or dense] */
-    float *outs;                /* [N * k, hidden] */
-    float *head_y;              /* [BATCH_ITEMS_MAX, HEAD_ROWS] */
-    expert_use *uses;           /* [experts] */
-    int *list;                  /* [experts] */
-    linear *linears;            /* [2 * experts + 4] */
-    float **worker;             /* [threads] of worker_floats */
+    float *x, *h, *tmp;                   /* [N, hidden] */
+    float *wide;                          /* [N, wide] */
+    float *heads;                         /* [N, inner of attention or DeltaNet] */
+    float *grouped, *attended;            /* [kv_heads][N][group][head_dim] */
+    float *rope_cos, *rope_sin;           /* [N, dims / 2] */
+    float *decay, *beta;                  /* [N, v_heads] */
+    float *router;                        /* [N, experts] */
+    float *shared_gate;                   /* [N] */
+    int *ids;                             /* [N, k] */
+    float *gates;                         /* [N, k] */
+    int *position;                        /* [N, k]: place in the sorted list */
+    int *row_at;                          /* [N * k]: row of a place */
+    int *first;                           /* [experts + 1] */
+    float *gather;                        /* [R, hidden] */
+    float *mid;                           /* [R, 2 * expert inner] */
+    float *wide_mid;                      /* [N, 2 * inner of shared or dense] */
+    float *outs;                          /* [N * k, hidden] */
+    float *head_y;                        /* [BATCH_ITEMS_MAX, HEAD_ROWS] */
+    expert_use *uses;                     /* [experts] */
+    int *list;                            /* [experts] */
+    linear *linears;                      /* [2 * experts + 8] */
+    act_entry *acts;                      /* [2 * experts + 8 + ACT_ENTRIES_KEPT] */
+    int n_acts, n_kept;                   /* kept: entries of o->h, at the front */
+    uint8_t *act_memory;                  /* of act_bytes */
+    size_t act_bytes, act_used, act_kept; /* kept: used by the entries of o->h */
+    float **worker;                       /* [threads] of worker_floats */
     size_t worker_floats;
 };
 
@@ -69,6 +89,10 @@ static inline cpu_ops *cpu_of(ops *o) { return (cpu_ops *)(void *)o; }
 
 /* linear.c */
 void linear_run(cpu_ops *o, linear *list, int n);
+/* The matrix's products go through 8-bit activations, so pick may be used. */
+bool linear_takes_pick(const cpu_ops *o, const qmat *w);
+/* o->h was written anew. */
+void linear_forget(cpu_ops *o);
 
 /* cpu_ops.c: rows of the batch, all in parallel. */
 void rows_norm(cpu_ops *o, float *y, const float *x, const float *g, int rows);

@@ -130,6 +130,7 @@ static void project(delta_job *j) {
                    {.w = &j->w->a, .y = j->a_raw, .y_stride = heads}};
     for (int i = 0; i < 4; i++) {
         l[i].x = o->h, l[i].x_stride = (size_t)o->c->hidden, l[i].n = j->b->rows;
+        l[i].precise = i >= 2; /* the gates */
     }
     linear_run(o, l, 4);
     for (size_t r = 0; r < rows; r++) {

@@ -3,11 +3,17 @@
  * Each product is cut into blocks of matrix rows of about TASK_BYTES of weights: small enough that
  * a thread which the system takes away delays one block only, large enough that handing out costs
  * nothing. A block is computed by one thread for all its vectors, so that its weights are read
- * once. */
+ * once.
+ *
+ * Unless the engine is exact, activations of quantised matrices are turned into 8-bit integers
+ * first: once for every distinct input of the list, and for o->h once until it changes. */
+#include <assert.h>
+
 #include "base/bits.h"
 #include "model/cpu_ops_impl.h"
 
-#define TASK_BYTES (32 * 1024)
+#define TASK_BYTES    (32 * 1024)
+#define QUANT_IN_LINE 16384 /* floats: fewer are not worth handing out */
 
 typedef struct linear_job {
     cpu_ops *o;
@@ -15,12 +21,94 @@ typedef struct linear_job {
     int n;
 } linear_job;
 
+bool linear_takes_pick(const cpu_ops *o, const qmat *w) {
+    return !o->o.exact && w->format.kind == QK_AFFINE;
+}
+
+void linear_forget(cpu_ops *o) {
+    o->n_kept = 0;
+    o->act_kept = 0;
+}
+
+/* ---- activations ---- */
+
+static const cpu_actq *act_find(cpu_ops *o, const linear *l) {
+    for (int i = 0; i < o->n_acts; i++) {
+        const act_entry *a = &o->acts[i];
+        if (a->x == l->x && a->x_stride == l->x_stride && a->q.group == l->w->format.group &&
+            a->q.cols == l->w->cols && a->q.n >= (l->pick ? l->x_rows : l->n))
+            return &a->q;
+    }
+    return NULL;
+}
+
+static const cpu_actq *act_add(cpu_ops *o, const linear *l) {
+    const cpu_actq *known = act_find(o, l);
+    if (known) return known;
+    int n = l->pick ? l->x_rows : l->n, group = l->w->format.group;
+    act_entry *a = &o->acts[o->n_acts++];
+    *a = (act_entry){.x = l->x, .x_stride = l->x_stride};
+    a->q = cpu_actq_place(o->act_memory + o->act_used, n, l->w->cols, group);
+    o->act_used += round_up(cpu_actq_bytes(n, l->w->cols, group), 64);
+    assert(o->act_used <= o->act_bytes);
+    if (l->x == o->h && o->n_kept == o->n_acts - 1) {
+        o->n_kept = o->n_acts;
+        o->act_kept = o->act_used;
+    }
+    return &a->q;
+}
+
+/* task = row of all entries that are not filled yet, one after the other */
+static void quantize_task(void *ctx, int task, int worker) {
+    (void)worker;
+    const cpu_ops *o = ctx;
+    int i = 0;
+    for (;; i++) {
+        if (o->acts[i].fresh) continue;
+        if (task < o->acts[i].q.n) break;
+        task -= o->acts[i].q.n;
+    }
+    const act_entry *a = &o->acts[i];
+    o->o.kernels->quantize(&a->q, task, a->x + (size_t)task * a->x_stride);
+}
+
+static void quantize_all(cpu_ops *o) {
+    int rows = 0;
+    size_t floats = 0;
+    for (int i = 0; i < o->n_acts; i++) {
+        if (o->acts[i].fresh) continue;
+        rows += o->acts[i].q.n;
+        floats += (size_t)o->acts[i].q.n * (size_t)o->acts[i].q.cols;
+    }
+    if (floats > QUANT_IN_LINE) {
+        pool_run(o->o.pool, quantize_task, o, rows);
+    } else {
+        for (int i = 0; i < rows; i++) quantize_task(o, i, 0);
+    }
+    for (int i = 0; i < o->n_acts; i++) o->acts[i].fresh = true;
+}
+
+static void find_acts(cpu_ops *o, linear *list, int n) {
+    o->n_acts = o->n_kept;
+    o->act_used = o->act_kept;
+    for (int i = 0; i < n; i++) {
+        linear *l = &list[i];
+        bool integer = linear_takes_pick(o, l->w) && !l->precise;
+        assert(integer || !l->pick);
+        l->act = integer ? act_add(o, l) : NULL;
+    }
+    quantize_all(o);
+}
+
+/* ---- products ---- */
+
 static int block_rows(const linear *l) {
     size_t row = qformat_row_total(l->w->format, l->w->cols);
     size_t work = row * (size_t)(l->n > 4 ? (l->n + 3) / 4 : 1);
     size_t rows = TASK_BYTES / (work ? work : 1);
-    rows = rows / CPU_MATMUL_ROWS * CPU_MATMUL_ROWS;
-    return rows < CPU_MATMUL_ROWS ? CPU_MATMUL_ROWS : int_min((int)rows, l->w->rows);
+    size_t unit = l->act && l->n > 1 ? CPU_INT_ROWS : CPU_MATMUL_ROWS;
+    rows = rows / unit * unit;
+    return rows < unit ? (int)unit : int_min((int)rows, l->w->rows);
 }
 
 static void linear_task(void *ctx, int task, int worker) {
@@ -29,14 +117,25 @@ static void linear_task(void *ctx, int task, int worker) {
     while (i + 1 < j->n && j->list[i + 1].first_task <= task) i++;
     const linear *l = &j->list[i];
     int begin = (task - l->first_task) * l->block, end = int_min(begin + l->block, l->w->rows);
-    cpu_matmul m = {.w = l->w,
-                    .x = l->x,
-                    .y = l->y,
-                    .x_stride = l->x_stride,
-                    .y_stride = l->y_stride,
-                    .n = l->n,
-                    .scratch = j->o->worker[worker]};
-    j->o->o.kernels->matmul(&m, begin, end);
+    if (l->act) {
+        cpu_matmul_int m = {.w = l->w,
+                            .x = l->act,
+                            .pick = l->pick,
+                            .y = l->y,
+                            .y_stride = l->y_stride,
+                            .n = l->n,
+                            .scratch = j->o->worker[worker]};
+        j->o->o.kernels->matmul_int(&m, begin, end);
+    } else {
+        cpu_matmul m = {.w = l->w,
+                        .x = l->x,
+                        .y = l->y,
+                        .x_stride = l->x_stride,
+                        .y_stride = l->y_stride,
+                        .n = l->n,
+                        .scratch = j->o->worker[worker]};
+        j->o->o.kernels->matmul(&m, begin, end);
+    }
     for (int t = 0; l->bias && t < l->n; t++) {
         for (int r = begin; r < end; r++) l->y[(size_t)t * l->y_stride + (size_t)r] += l->bias[r];
     }
@@ -44,6 +143,7 @@ static void linear_task(void *ctx, int task, int worker) {
 
 void linear_run(cpu_ops *o, linear *list, int n) {
     int tasks = 0;
+    find_acts(o, list, n);
     for (int i = 0; i < n; i++) {
         list[i].block = block_rows(&list[i]);
         list[i].first_task = tasks;

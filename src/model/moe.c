@@ -69,7 +69,10 @@ static err route(moe_job *j) {
     size_t hidden = (size_t)o->c->hidden, experts = (size_t)o->c->experts;
     linear l[2] = {{.w = &j->w->router, .y = o->router, .y_stride = experts},
                    {.w = &j->w->shared_gate, .y = o->shared_gate, .y_stride = 1}};
-    for (int i = 0; i < 2; i++) l[i].x = o->h, l[i].x_stride = hidden, l[i].n = j->b->rows;
+    for (int i = 0; i < 2; i++) {
+        l[i].x = o->h, l[i].x_stride = hidden, l[i].n = j->b->rows;
+        l[i].precise = true;
+    }
     linear_run(o, l, j->w->shared.gate.rows ? 2 : 1);
     pool_run(o->o.pool, route_row, j, j->b->rows);
     TRY(check_finite(o, j->layer, "router"));
@@ -124,9 +127,10 @@ static void swiglu(cpu_ops *o, float *mid, int inner, int rows) {
     for (int r = 0; r < rows; r++) swiglu_row(&s, r, 0);
 }
 
-/* The input rows of a use: a row of h, or copies side by side. */
-static const float *input_of(cpu_ops *o, const expert_use *u) {
+/* The input rows of a use: rows of h that are picked, or one of them, or copies side by side. */
+static const float *input_of(cpu_ops *o, const expert_use *u, bool pick) {
     size_t hidden = (size_t)o->c->hidden;
+    if (pick) return o->h;
     if (u->n == 1) return o->h + (size_t)o->row_at[u->first] * hidden;
     float *to = o->gather + (size_t)u->at * hidden;
     for (int i = 0; i < u->n; i++) {
@@ -166,7 +170,12 @@ static void compute(moe_job *j, const int *list, int n) {
         u->at = rows;
         rows += u->n;
         float *mid = o->mid + (size_t)u->at * 2 * inner;
-        add_gate_up(o, &o->linears[used], &u->w, input_of(o, u), mid, u->n);
+        bool pick = linear_takes_pick(o, &u->w.gate) && linear_takes_pick(o, &u->w.up);
+        add_gate_up(o, &o->linears[used], &u->w, input_of(o, u, pick), mid, u->n);
+        for (int q = 0; pick && q < 2; q++) {
+            o->linears[used + q].pick = o->row_at + u->first;
+            o->linears[used + q].x_rows = j->b->rows;
+        }
         used += 2;
     }
     if (with_shared) {
