@@ -88,7 +88,9 @@ static err place_switch(const expert_place *p) {
         int rows, cols;
         shape_of(c, which, &rows, &cols);
         matrix_source s;
-        TRY(loader_find_matrix(p->l, module, c->experts, rows, cols, matrix_of(p->out, which), &s));
+        qmat *m = matrix_of(p->out, which);
+        *m = (qmat){.rows = rows, .cols = cols};
+        TRY(loader_find_matrix(p->l, module, c->experts, m, &s));
         TRY(stacked(p, &s, which));
     }
     return err_none();
@@ -153,8 +155,8 @@ static err place_one(const expert_place *p, int e, int which) {
     int rows, cols;
     shape_of(p->l->w->config, which, &rows, &cols);
     matrix_source s;
-    qmat found, *m = matrix_of(p->out, which);
-    TRY(loader_find_matrix(p->l, module, 0, rows, cols, &found, &s));
+    qmat found = {.rows = rows, .cols = cols}, *m = matrix_of(p->out, which);
+    TRY(loader_find_matrix(p->l, module, 0, &found, &s));
     if (e == 0) *m = found;
     if (!same_format(m->format, found.format))
         return err_make(ERR_UNSUPPORTED,

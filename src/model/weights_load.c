@@ -109,9 +109,8 @@ static err find_affine(const loader *l, const char *module, int stack, qmat *m, 
     return err_none();
 }
 
-err loader_find_matrix(const loader *l, const char *module, int stack, int rows, int cols,
-                       qmat *out, matrix_source *source) {
-    *out = (qmat){.rows = rows, .cols = cols};
+err loader_find_matrix(const loader *l, const char *module, int stack, qmat *out,
+                       matrix_source *source) {
     *source = (matrix_source){0};
     char name[NAME_MAX_BYTES];
     snprintf(name, sizeof name, "%s.weight", module);
@@ -125,14 +124,15 @@ err loader_find_matrix(const loader *l, const char *module, int stack, int rows,
         return find_affine(l, module, stack, out, source);
     }
     TRY(dense_kind(l, source->w, &out->format.kind));
-    return check_shape(l, source->w, stack, rows, cols);
+    return check_shape(l, source->w, stack, out->rows, out->cols);
 }
 
 /* ---- matrices of the trunk ---- */
 
 static err load_matrix(loader *l, const char *full_module, int rows, int cols, qmat *out) {
     matrix_source s;
-    TRY(loader_find_matrix(l, full_module, 0, rows, cols, out, &s));
+    *out = (qmat){.rows = rows, .cols = cols};
+    TRY(loader_find_matrix(l, full_module, 0, out, &s));
     const st_tensor *tensors[3] = {s.w, s.scales, s.biases};
     const void **views[3] = {&out->w, &out->scales, &out->biases};
     for (int i = 0; i < 3 && tensors[i]; i++) {
@@ -192,7 +192,8 @@ err loader_fused(loader *l, const fused_rows *f, qmat *out) {
     char full[NAME_MAX_BYTES];
     snprintf(full, sizeof full, "%s%s", l->prefix, f->module);
     matrix_source s;
-    TRY(loader_find_matrix(l, full, 0, f->file_rows, f->cols, out, &s));
+    *out = (qmat){.rows = f->file_rows, .cols = f->cols};
+    TRY(loader_find_matrix(l, full, 0, out, &s));
     out->rows = f->rows;
     const st_tensor *tensors[3] = {s.w, s.scales, s.biases};
     const void **views[3] = {&out->w, &out->scales, &out->biases};

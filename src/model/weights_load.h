@@ -24,13 +24,14 @@ typedef struct loader {
 /* Names are given without the prefix. */
 bool loader_has(const loader *l, const char *name);
 
-/* The format and shape of module's matrix, checked; *out has NULL addresses. parts are its tensors
- * (scales and biases NULL when dense). stack > 0: the tensors have that leading dimension. */
+/* The format of module's matrix, whose shape the caller has put into *out; the file's is checked
+ * against it. source: its tensors (scales and biases NULL when dense). stack > 0: the tensors have
+ * that leading dimension. */
 typedef struct matrix_source {
     const st_tensor *w, *scales, *biases;
 } matrix_source;
-err loader_find_matrix(const loader *l, const char *full_module, int stack, int rows, int cols,
-                       qmat *out, matrix_source *source) MUST_USE;
+err loader_find_matrix(const loader *l, const char *full_module, int stack, qmat *out,
+                       matrix_source *source) MUST_USE;
 
 /* Module "layers.0.self_attn.q_proj" as a matrix in the arena. */
 err loader_matrix(loader *l, const char *module, int rows, int cols, qmat *out) MUST_USE;
