@@ -220,6 +220,8 @@ typedef struct fm_item {
 /* Appends to every session; each one's logits are those after its last token. The same bits as
  * alone. On failure the sessions of the call keep a valid timeline, at most as long as before. */
 FM_API fm_error fm_step(fm_engine *e, const fm_item *items, int n);
+/* A multiple of 64. A long prompt that is handed over in pieces gives the bits of fm_session_sync
+ * when the pieces end at multiples of 64 (counted from the session's first token). */
 FM_API int fm_rows_max(const fm_engine *e);
 
 /* [vocab] floats, owned by the session until its next sync or step; NULL before the first. */

@@ -21,7 +21,7 @@
 #define CONTEXT_LEAST   512
 #define ROWS_RESIDENT   512
 #define ROWS_STREAMED   2048
-#define ROWS_LEAST      16
+#define ROWS_LEAST      CPU_DELTA_CHUNK /* and all others are multiples of it: see chunk_end */
 
 err model_files_open(const char *dir, model_files *out) {
     *out = (model_files){0};

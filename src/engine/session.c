@@ -268,9 +268,12 @@ static err check_prompt(const fm_session *s, size_t count) {
     return err_none();
 }
 
-/* The end of the next chunk that begins at `from`: a mark, a full chunk, or the end. */
+/* The end of the next chunk that begins at `from`: a mark, the end, or as far as the buffers go,
+ * and then a multiple of the DeltaNet chunk: so the results do not depend on how large buffers are.
+ */
 static int chunk_end(const fm_session *s, int from, int count, const fm_sync *o) {
-    int end = int_min(count, from + s->engine->plan.rows_max);
+    int end = from + s->engine->plan.rows_max;
+    end = end >= count ? count : end - end % CPU_DELTA_CHUNK;
     for (int i = 0; o && i < o->n_marks; i++) {
         if (o->marks[i] > (size_t)from && o->marks[i] < (size_t)end) return (int)o->marks[i];
     }
