@@ -1,0 +1,74 @@
+/* model.h: what every command that opens a model shares: its options, how a name becomes a
+ * directory, opening with messages a person can act on, and Ctrl-C. */
+#ifndef COMMON_MODEL_H
+#define COMMON_MODEL_H
+
+#include "args.h"
+#include "flashmoe.h"
+
+#define MODEL_PATH_MAX 4096
+
+typedef struct model_args {
+    const char *model, *cpu; /* NULL: the default */
+    size_t memory;
+    int threads, io_threads, context, experts;
+    bool exact;
+} model_args;
+
+/* Table entries for a struct `type` with a model_args called `m`. */
+#define MODEL_ARG(type, field) (offsetof(type, m) + offsetof(model_args, field))
+#define MODEL_ARGS(type)                                                                           \
+    {                                                                                              \
+        "--model",                                                                                 \
+        "ID|DIR",                                                                                  \
+        "the model (default: the bundled one)",                                                    \
+        ARG_TEXT,                                                                                  \
+        MODEL_ARG(type, model),                                                                    \
+        0,                                                                                         \
+        0},                                                                                        \
+        {"--memory",                                                                               \
+         "SIZE",                                                                                   \
+         "most memory to use, e.g. 12G (default: 3/4 of what is free)",                            \
+         ARG_SIZE,                                                                                 \
+         MODEL_ARG(type, memory),                                                                  \
+         1,                                                                                        \
+         0},                                                                                       \
+        {"--context",                                                                              \
+         "N",                                                                                      \
+         "context window in tokens (default: the model's, up to 32768)",                           \
+         ARG_INT,                                                                                  \
+         MODEL_ARG(type, context),                                                                 \
+         1,                                                                                        \
+         1 << 24},                                                                                 \
+        {"--threads", "N", "processor threads (default: all)", ARG_INT, MODEL_ARG(type, threads),  \
+         1,           256},                                                                        \
+    {                                                                                              \
+        "--exact", NULL, "full-precision arithmetic: slower, the reference", ARG_FLAG,             \
+            MODEL_ARG(type, exact), 0, 0                                                           \
+    }
+
+/* The directory of a model: `name` as a directory, as an id, or NULL for the default (the bundled
+ * one, found from where the program is). False when there is none; the message was printed. */
+bool model_find(const char *program, const char *name, char out[MODEL_PATH_MAX]);
+
+/* model_find and fm_options from the arguments. dir must outlive the use of *o. */
+bool model_options(const char *program, const model_args *a, char dir[MODEL_PATH_MAX],
+                   fm_options *o);
+
+/* Finds and opens; NULL after a message. dir is only used during the call. */
+fm_engine *model_open(const char *program, const model_args *a, int sessions);
+
+/* Prints "program: text" and what could be done about it. Returns EXIT_FAILED, or
+ * EXIT_INTERRUPTED for FM_ERR_CANCELLED, which prints nothing. */
+int fail(const char *program, const fm_error *e);
+
+/* From now on Ctrl-C (and SIGTERM) cancels what the engine computes; when the engine has not
+ * answered by the next Ctrl-C, that one ends the program. NULL: back to the system's default. */
+void interrupt_watch(fm_engine *e);
+bool interrupted(void);
+/* Ready for the next one. */
+void interrupt_clear(fm_engine *e);
+
+double seconds_now(void); /* monotonic */
+
+#endif

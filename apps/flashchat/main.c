@@ -1,0 +1,99 @@
+/* main.c: flashchat, the program. Finds the command, parses its options by its table, runs it.
+ *
+ * Exit codes: 0 done, 1 it did not work (one message says why), 2 it was not understood, 130
+ * stopped by Ctrl-C. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command.h"
+#include "flashmoe.h"
+
+static const command *const commands[] = {&command_prompt, &command_chat, &command_plan};
+#define N_COMMANDS ((int)(sizeof commands / sizeof commands[0]))
+
+static void print_help(void) {
+    printf("flashchat runs Mixture-of-Experts language models that are larger than memory.\n\n");
+    printf("usage: flashchat COMMAND [options]\n\n");
+    for (int i = 0; i < N_COMMANDS; i++)
+        printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
+    printf("  %-12s %s\n", "help", "this text, or that of a command: flashchat help prompt");
+    printf("\nflashchat COMMAND --help lists a command's options; flashchat --version the "
+           "version.\n");
+    printf("Without --model the bundled demonstration model answers.\n");
+}
+
+static void print_command_help(const command *c) {
+    arg_table table = {c->program, c->args, c->n_args};
+    printf("%s: %s\n\nusage: %s %s\n\n", c->program, c->summary, c->program, c->usage);
+    if (c->details) printf("%s\n", c->details);
+    args_help(&table);
+}
+
+static const command *find(const char *name) {
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (!strcmp(commands[i]->name, name)) return commands[i];
+    return NULL;
+}
+
+static int unknown(const char *what, const char *typed) {
+    const char *names[N_COMMANDS + 3];
+    int n = 0;
+    for (int i = 0; i < N_COMMANDS; i++) names[n++] = commands[i]->name;
+    names[n++] = "help";
+    names[n++] = "--help";
+    names[n++] = "--version";
+    const char *near = nearest_name(typed, names, n);
+    if (near) return args_wrong("flashchat", "unknown %s %s. Did you mean %s?", what, typed, near);
+    return args_wrong("flashchat", "unknown %s %s", what, typed);
+}
+
+static int run(const command *c, int argc, char **argv) {
+    arg_table table = {c->program, c->args, c->n_args};
+    void *values = calloc(1, c->args_bytes);
+    if (!values) {
+        fprintf(stderr, "%s: no memory\n", c->program);
+        return EXIT_FAILED;
+    }
+    if (c->defaults) memcpy(values, c->defaults, c->args_bytes);
+    arg_list rest;
+    int code = EXIT_USAGE;
+    switch (args_parse(&table, argc, argv, values, &rest)) {
+    case ARGS_OK: code = c->run(c, values, &rest); break;
+    case ARGS_HELP:
+        print_command_help(c);
+        code = 0;
+        break;
+    case ARGS_WRONG: break;
+    }
+    free(values);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "%s: cannot write to standard output\n", c->program);
+        return EXIT_FAILED;
+    }
+    return code;
+}
+
+static int help(int argc, char **argv) {
+    if (argc == 0) {
+        print_help();
+        return 0;
+    }
+    const command *c = find(argv[0]);
+    if (!c) return unknown("command", argv[0]);
+    print_command_help(c);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    const char *first = argc > 1 ? argv[1] : "--help";
+    if (!strcmp(first, "--help") || !strcmp(first, "-h") || !strcmp(first, "help"))
+        return help(argc > 2 ? 1 : 0, argv + 2);
+    if (!strcmp(first, "--version")) {
+        printf("flashchat %s\n", FM_VERSION);
+        return 0;
+    }
+    const command *c = find(first);
+    if (!c) return unknown(first[0] == '-' ? "option" : "command", first);
+    return run(c, argc - 2, argv + 2);
+}

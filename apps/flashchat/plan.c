@@ -1,0 +1,175 @@
+/* plan.c: flashchat plan: what a model needs, what it would get, and how fast it could at best be.
+ *
+ * Two speed limits are shown, each from a bandwidth measured while the command runs: memory must
+ * deliver all the bytes that a token touches, and the disk those of the experts that are not in
+ * memory. The share found in memory is not known beforehand; shown is what evenly spread use of
+ * the experts would give, the worst case of a cache that keeps what is used often. */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../common/model.h"
+#include "command.h"
+
+#define MEASURE_SECONDS 0.4
+
+typedef struct plan_args {
+    model_args m;
+    bool json, skip;
+} plan_args;
+
+static const arg_def defs[] = {
+    MODEL_ARGS(plan_args),
+    {"--no-measure", NULL, "do not measure memory and disk", ARG_FLAG, offsetof(plan_args, skip), 0,
+     0},
+    {"--json", NULL, "one JSON object", ARG_FLAG, offsetof(plan_args, json), 0, 0},
+};
+
+typedef struct figures {
+    fm_plan p;
+    fm_machine machine;                /* zero when not measured */
+    double token_bytes;                /* read from memory for one token */
+    double hit_rate;                   /* with evenly spread use */
+    double token_missed;               /* read from disk for one token */
+    double memory_tokens, disk_tokens; /* tokens a second at best; 0: no limit or not measured */
+} figures;
+
+static void compute(figures *f) {
+    const fm_plan *p = &f->p;
+    f->token_bytes = (double)p->trunk_bytes_token + (double)p->expert_bytes_token;
+    f->hit_rate = p->experts_total ? (double)p->cache / (double)p->experts_total : 1;
+    if (f->hit_rate > 1 || p->resident) f->hit_rate = 1;
+    f->token_missed = (1 - f->hit_rate) * (double)p->expert_bytes_token;
+    if (f->token_bytes > 0) f->memory_tokens = f->machine.memory_read / f->token_bytes;
+    if (f->token_missed > 0) f->disk_tokens = f->machine.disk_read / f->token_missed;
+}
+
+static void line(const char *name, size_t bytes, const char *what) {
+    char text[16];
+    printf("  %-14s %10s   %s\n", name, size_text((double)bytes, text), what);
+}
+
+static void print_memory(const fm_plan *p) {
+    char cache_note[96];
+    double share = p->experts_total ? 100.0 * (double)p->cache / (double)p->experts_total : 100;
+    snprintf(cache_note, sizeof cache_note, "for experts: %.1f %% of them%s",
+             share > 100 ? 100 : share, p->resident ? " (nothing is streamed once warm)" : "");
+    printf("Memory, with a context window of %d tokens\n", p->context);
+    line("trunk", p->trunk, "what every token needs: attention, norms, routers, embeddings");
+    line("KV cache", p->kv, "attention's memory of the conversation");
+    line("state", p->state, "recurrent layers' memory of the conversation");
+    line("scratch", p->scratch, "intermediate results");
+    line("other", p->other, "tokenizer, program, threads");
+    line("floor", p->floor, "the sum, and the fewest experts it can work with");
+    if (p->fits) line("cache", p->cache, cache_note);
+    line("limit", p->memory_limit,
+         p->fits ? "the ceiling on all of it" : "the ceiling: TOO SMALL for this model");
+    printf("\nExperts\n");
+    line("all", p->experts_total, "on disk");
+    line("one", p->expert_bytes, "one expert");
+    line("a token", p->expert_bytes_token, "experts that one token uses");
+    line("and trunk", p->trunk_bytes_token, "of the trunk that one token uses");
+}
+
+static void print_speed(const figures *f) {
+    char rate[16], bytes[16];
+    if (f->machine.memory_read <= 0) return;
+    printf("\nSpeed limits while answering, from what this machine does right now\n");
+    printf("  memory %10s/s   %8.1f tok/s: %s a token (%d threads)\n",
+           size_text(f->machine.memory_read, rate), f->memory_tokens,
+           size_text(f->token_bytes, bytes), f->machine.threads);
+    printf("  disk   %10s/s   ", size_text(f->machine.disk_read, rate));
+    if (!f->p.fits) {
+        printf("%8.1f tok/s: if every expert came from disk\n",
+               f->machine.disk_read / (double)f->p.expert_bytes_token);
+    } else if (f->disk_tokens > 0) {
+        printf("%8.1f tok/s: %s a token, with %.1f %% found in memory (evenly spread use)\n",
+               f->disk_tokens, size_text(f->token_missed, bytes), 100 * f->hit_rate);
+    } else {
+        printf("no limit: all experts stay in memory once read\n");
+    }
+    if (!f->machine.disk_direct)
+        printf(
+            "  (this file system has no direct reads: the page cache may have helped the disk)\n");
+}
+
+static void set(json_t *o, const char *key, double value) {
+    json_object_set_new(o, key,
+                        value == (double)(json_int_t)value ? json_integer((json_int_t)value)
+                                                           : json_real(value));
+}
+
+static int print_json(const figures *f, const char *dir) {
+    const fm_plan *p = &f->p;
+    json_t *o = json_object();
+    json_object_set_new(o, "model", json_string(dir));
+    json_object_set_new(o, "fits", json_boolean(p->fits));
+    json_object_set_new(o, "resident", json_boolean(p->resident));
+    const struct {
+        const char *key;
+        double value;
+    } all[] = {
+        {"memory_limit", (double)p->memory_limit},
+        {"trunk", (double)p->trunk},
+        {"kv", (double)p->kv},
+        {"state", (double)p->state},
+        {"scratch", (double)p->scratch},
+        {"other", (double)p->other},
+        {"floor", (double)p->floor},
+        {"cache", (double)p->cache},
+        {"experts_total", (double)p->experts_total},
+        {"expert_bytes", (double)p->expert_bytes},
+        {"expert_bytes_token", (double)p->expert_bytes_token},
+        {"trunk_bytes_token", (double)p->trunk_bytes_token},
+        {"context", p->context},
+        {"layers", p->layers},
+        {"sparse_layers", p->sparse_layers},
+        {"experts", p->experts},
+        {"experts_per_token", p->experts_per_token},
+        {"hit_rate_even_use", f->hit_rate},
+        {"memory_read_bytes_per_second", f->machine.memory_read},
+        {"disk_read_bytes_per_second", f->machine.disk_read},
+        {"memory_bound_tokens_per_second", f->memory_tokens},
+        {"disk_bound_tokens_per_second", f->disk_tokens},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) set(o, all[i].key, all[i].value);
+    char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    json_decref(o);
+    if (!text) return EXIT_FAILED;
+    puts(text);
+    free(text);
+    return 0;
+}
+
+static int run(const command *c, const void *args, const arg_list *rest) {
+    plan_args a = *(const plan_args *)args;
+    if (rest->n > 1) return args_wrong(c->program, "one model at a time");
+    if (rest->n == 1) a.m.model = rest->item[0];
+    char dir[MODEL_PATH_MAX];
+    fm_options o;
+    if (!model_options(c->program, &a.m, dir, &o)) return EXIT_FAILED;
+    figures f = {0};
+    fm_error e = fm_plan_get(&o, &f.p);
+    if (!e.code && !a.skip) e = fm_machine_measure(dir, a.m.threads, MEASURE_SECONDS, &f.machine);
+    if (e.code) return fail(c->program, &e);
+    compute(&f);
+    if (a.json) return print_json(&f, dir);
+    printf("%s: %d layers, %d of %d experts a token\n\n", dir, f.p.layers, f.p.experts_per_token,
+           f.p.experts);
+    print_memory(&f.p);
+    print_speed(&f);
+    return 0;
+}
+
+const command command_plan = {
+    .name = "plan",
+    .program = "flashchat plan",
+    .usage = "[MODEL] [options]",
+    .summary = "what a model needs in memory, and how fast it can be",
+    .details =
+        "Shows how memory would be divided under the ceiling, and the speeds that memory and\n"
+        "disk of this machine allow at best. Reads no weights.\n",
+    COMMAND_ARGS(defs),
+    .args_bytes = sizeof(plan_args),
+    .run = run,
+};
