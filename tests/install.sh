@@ -37,7 +37,7 @@ for group in "${@:-test}"; do
         need make has make
         need pkg-config has pkg-config
         for lib in jansson=libjansson-dev libpcre2-8=libpcre2-dev libutf8proc=libutf8proc-dev libxxhash=libxxhash-dev \
-            libzstd=libzstd-dev liburing=liburing-dev; do
+            libzstd=libzstd-dev libmicrohttpd=libmicrohttpd-dev liburing=liburing-dev; do
             need "${lib#*=}" pkg-config --exists "${lib%=*}"
         done
         need libcmocka-dev compiles "stdarg.h stddef.h setjmp.h stdint.h cmocka.h" -lcmocka
