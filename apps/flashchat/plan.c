@@ -65,7 +65,7 @@ static void print_memory(const fm_plan *p) {
     line("limit", p->memory_limit,
          p->fits ? "the ceiling on all of it" : "the ceiling: TOO SMALL for this model");
     printf("\nExperts\n");
-    line("all", p->experts_total, "on disk");
+    line("all", p->expert_bytes * (size_t)p->experts * (size_t)p->sparse_layers, "on disk");
     line("one", p->expert_bytes, "one expert");
     line("a token", p->expert_bytes_token, "experts that one token uses");
     line("and trunk", p->trunk_bytes_token, "of the trunk that one token uses");
