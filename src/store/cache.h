@@ -1,15 +1,24 @@
-/* cache.h: which of the things in a cache goes next. Pure: no memory, clock or I/O of its own.
+/* cache.h: which of the experts in a cache goes next. Pure: no memory, clock or I/O of its own.
  *
- *     history [n_keys]    what the policy knows of every key, in the cache or not
- *     heap                the keys that may be evicted, the worst on top
+ *     history [n_keys]              what the policy knows of every expert, in the cache or not
+ *     heaps [n_layers][n_experts]   of each layer the experts that may be evicted, the worst on top
  *
- * A key is any number below n_keys (layer * n_experts + expert). Every policy gives a key a rank,
- * and the evictable key of the lowest rank goes first; equal ranks go by the older touch. The rank
- * of decayed frequency is the logarithm of sum over touches of 2^((t_touch - now) / half_life),
- * shifted by now / half_life: all keys fade alike, so their order only changes when one is touched,
- * and a heap that is only updated then has the exact minimum on top at any time.
+ * A key is layer * n_experts + expert. Every policy gives a key a rank, and the evictable key of
+ * the lowest rank goes first; equal ranks go by the older touch.
  *
- * Cost: cache_touch, cache_add, cache_remove O(log n); cache_worst, cache_tick O(1). One thread. */
+ * CACHE_BLEND, the default, estimates how likely the layer's next request asks for an expert: the
+ * sum of two averages of its past, one that forgets quickly (CACHE_FAST tokens) and one that
+ * forgets slowly (CACHE_SLOW). A model goes through its layers in a fixed order, so an expert of
+ * the layer that comes next is worth more than one of the layer that has just been: the estimate
+ * fades by 2^-CACHE_PHASE from the next layer to the last one. Both are measured (docs/MEASURED.md,
+ * "Expert store"): one memory alone, or no phase, misses more.
+ *
+ * The averages of a layer change only when the layer is asked (cache_request brings them up to date
+ * and rebuilds the layer's heap, in O(n_experts)), and the phase moves whole layers: so the tops of
+ * the heaps always hold the exact minimum.
+ *
+ * Cost: cache_touch, cache_add, cache_remove O(log n_experts), cache_worst O(n_layers). One thread.
+ */
 #ifndef STORE_CACHE_H
 #define STORE_CACHE_H
 
@@ -18,51 +27,67 @@
 #include <stdint.h>
 
 typedef enum cache_policy {
-    CACHE_DECAY, /* decayed frequency: the default */
+    CACHE_BLEND, /* short and long memory, and the order of the layers */
+    CACHE_DECAY, /* decayed frequency: one memory of CACHE_HALF_LIFE */
     CACHE_LRU,   /* least recently touched */
     CACHE_LFU,   /* least often touched, ever */
     CACHE_BELADY /* furthest next use, told by cache_next_use: the bound that no policy can pass */
 } cache_policy;
 
-#define CACHE_POLICIES  4
-#define CACHE_HALF_LIFE 8.0 /* tokens */
+#define CACHE_POLICIES  5
+#define CACHE_FAST      2.0  /* tokens until half is forgotten */
+#define CACHE_SLOW      32.0 /* the same */
+#define CACHE_PHASE     0.5
+#define CACHE_HALF_LIFE 8.0
 
 typedef struct cache_entry {
-    double rank;
+    double rank, fast, slow;
     uint64_t touched; /* number of the last touch: breaks ties */
-    int32_t place;    /* in the heap, -1 when not evictable */
+    int32_t place;    /* in the layer's heap, -1 when not evictable */
+    int32_t heap;     /* not of this key: the expert at this place of the layer's heap */
 } cache_entry;
 
-typedef struct cache {
-    cache_policy policy;
-    double half_life; /* of CACHE_DECAY, in ticks */
-    int n_keys, n_heap;
-    uint64_t now, touches;
-    cache_entry *entries; /* [n_keys], borrowed */
-    int32_t *heap;        /* [n_keys], borrowed */
-} cache;
+typedef struct cache_layer {
+    uint64_t now; /* the tick of the last request */
+    int32_t n_heap;
+} cache_layer;
 
 typedef struct cache_options {
     cache_policy policy;
-    double half_life; /* 0: CACHE_HALF_LIFE */
-    int n_keys;
+    int n_layers, n_experts;
+    double fast, slow, phase; /* of CACHE_BLEND; 0: as above */
+    double half_life;         /* of CACHE_DECAY; 0: as above */
 } cache_options;
+
+typedef struct cache {
+    cache_options options;
+    int n_heap; /* of all layers */
+    int layer;  /* of the last request */
+    uint64_t now, touches;
+    double keep_fast, keep_slow; /* what a tick leaves */
+    cache_entry *entries;        /* [n_layers][n_experts], borrowed */
+    cache_layer *layers;         /* [n_layers], borrowed */
+    double *phases;              /* [n_layers] by distance to the last request's layer, borrowed */
+} cache;
 
 const char *cache_policy_name(cache_policy policy);
 
 /* Bytes that cache_init needs, 8-byte aligned. */
-size_t cache_memory(int n_keys);
+size_t cache_memory(int n_layers, int n_experts);
 void cache_init(cache *c, const cache_options *options, void *memory);
 
 /* A token begins. */
 void cache_tick(cache *c);
-/* key is used now. */
+/* Experts of this layer are about to be touched. */
+void cache_request(cache *c, int layer);
+/* key, of that layer, is used now. */
 void cache_touch(cache *c, int key);
 /* For CACHE_BELADY, after cache_touch: when key is used next (larger is later). */
 void cache_next_use(cache *c, int key, uint64_t when);
 /* key may / may not be evicted from now on; no effect when that is so already. */
 void cache_add(cache *c, int key);
 void cache_remove(cache *c, int key);
+bool cache_evictable(const cache *c, int key);
 /* The evictable key of the lowest rank, -1 when there is none. */
 int cache_worst(const cache *c);
 /* a would be evicted before b. */

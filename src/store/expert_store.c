@@ -98,27 +98,27 @@ size_t expert_store_slot_bytes(const expert_map *map) {
 }
 
 /* Everything beside the slots' bytes, for n slots. */
-static size_t table_bytes(size_t n_keys, size_t n_slots) {
+static size_t table_bytes(const expert_map *map, size_t n_slots) {
     size_t reads = IO_DEPTH_MAX * (sizeof(io_read) + sizeof(io_read *));
-    size_t sum = reads + n_slots * sizeof(slot) + n_keys * sizeof(int32_t);
-    return round_up(sum + cache_memory((int)n_keys) + 5 * 64, IO_ALIGN);
+    size_t sum = reads + n_slots * sizeof(slot) + key_count(map) * sizeof(int32_t);
+    return round_up(sum + cache_memory(map->n_layers, map->n_experts) + 5 * 64, IO_ALIGN);
 }
 
-static size_t arena_bytes(size_t n_keys, size_t n_slots, size_t slot_bytes) {
-    size_t sum = table_bytes(n_keys, n_slots) + n_slots * slot_bytes;
+static size_t arena_bytes(const expert_map *map, size_t n_slots, size_t slot_bytes) {
+    size_t sum = table_bytes(map, n_slots) + n_slots * slot_bytes;
     return round_up(sum, sum >= HUGE_FROM ? HUGE_PAGE : IO_ALIGN);
 }
 
 size_t expert_store_floor(const expert_map *map, int n) {
-    return arena_bytes(key_count(map), (size_t)n, expert_store_slot_bytes(map));
+    return arena_bytes(map, (size_t)n, expert_store_slot_bytes(map));
 }
 
 /* The most slots that fit into cache_bytes: at most one for every expert. */
-static size_t slots_for(size_t n_keys, size_t slot_bytes, size_t cache_bytes) {
-    size_t low = 0, high = n_keys; /* low fits or is 0 */
+static size_t slots_for(const expert_map *map, size_t slot_bytes, size_t cache_bytes) {
+    size_t low = 0, high = key_count(map); /* low fits or is 0 */
     while (low < high) {
         size_t middle = low + (high - low + 1) / 2;
-        if (arena_bytes(n_keys, middle, slot_bytes) <= cache_bytes) {
+        if (arena_bytes(map, middle, slot_bytes) <= cache_bytes) {
             low = middle;
         } else {
             high = middle - 1;
@@ -320,12 +320,12 @@ static void *carve(expert_store *s, size_t bytes) {
     return p;
 }
 
-static void lay_out(expert_store *s, double half_life) {
+static void lay_out(expert_store *s) {
     size_t n_slots = (size_t)s->n_slots, n_keys = (size_t)s->n_keys;
     s->slots = carve(s, n_slots * sizeof *s->slots);
     s->slot_of = carve(s, n_keys * sizeof *s->slot_of);
-    cache_options policy = {.n_keys = s->n_keys, .half_life = half_life};
-    cache_init(&s->cache, &policy, carve(s, cache_memory(s->n_keys)));
+    cache_options policy = {.n_layers = s->map.n_layers, .n_experts = s->map.n_experts};
+    cache_init(&s->cache, &policy, carve(s, cache_memory(policy.n_layers, policy.n_experts)));
     s->n_reads = io_room(s->io);
     s->reads = carve(s, (size_t)s->n_reads * sizeof *s->reads);
     io_read *reads = carve(s, (size_t)s->n_reads * sizeof *reads);
@@ -344,7 +344,7 @@ static err open_all(expert_store *s, const expert_store_options *options) {
     TRY(check_map(&s->map, NULL));
     s->n_keys = (int)key_count(&s->map);
     s->slot_bytes = expert_store_slot_bytes(&s->map);
-    size_t n = slots_for((size_t)s->n_keys, s->slot_bytes, options->cache_bytes);
+    size_t n = slots_for(&s->map, s->slot_bytes, options->cache_bytes);
     if (n == 0) {
         return err_make(ERR_BUDGET, "%.1f MiB cannot hold one expert of %.1f MiB",
                         (double)options->cache_bytes / 1048576.0,
@@ -353,14 +353,14 @@ static err open_all(expert_store *s, const expert_store_options *options) {
     s->n_slots = (int)n;
     uint32_t block = options->io_block ? options->io_block : BLOCK_DEFAULT;
     s->block = (uint32_t)round_up(size_min(block, INT32_MAX / 2), IO_ALIGN);
-    size_t bytes = arena_bytes((size_t)s->n_keys, n, s->slot_bytes);
+    size_t bytes = arena_bytes(&s->map, n, s->slot_bytes);
     TRY(arena_open(&s->memory, options->budget, BUDGET_CACHE, bytes, bytes >= HUGE_FROM));
     s->base = arena_alloc(&s->memory, n * s->slot_bytes, IO_ALIGN);
     assert(s->base);
     TRY(open_files(s, options));
     s->direct = io_backend_direct(io_engine(s->io));
     TRY(check_map(&s->map, s->io));
-    lay_out(s, options->half_life);
+    lay_out(s);
     return err_none();
 }
 
@@ -456,6 +456,7 @@ err expert_store_request(expert_store *s, int layer, const int *ids, int n) {
         }
     }
     s->stats.requests += (uint64_t)n;
+    cache_request(&s->cache, layer);
     for (int i = 0; i < n; i++) { /* hits first: no miss may evict them */
         int key = key_of(s, layer, ids[i]);
         cache_touch(&s->cache, key);
@@ -524,7 +525,7 @@ static const char *check_slot(const expert_store *s, int32_t index) {
     if (x->state == SLOT_FREE) return x->key < 0 ? NULL : "a free slot has a key";
     if (x->key < 0 || x->key >= s->n_keys) return "a used slot has no key";
     if (s->slot_of[x->key] != index) return "1: slot_of does not lead back to the slot";
-    bool evictable = s->cache.entries[x->key].place >= 0;
+    bool evictable = cache_evictable(&s->cache, x->key);
     if (evictable != (x->state == SLOT_READY && x->pins == 0)) return "2: evictable or not";
     if (x->state == SLOT_FAILED && x->pins == 0) return "4: a failed slot that nobody waits for";
     if (x->state != SLOT_LOADING && (x->reads || x->queued)) return "reads of a slot that is done";

@@ -54,7 +54,6 @@ typedef struct expert_store_options {
     const char *io_state;   /* JSON file that remembers which engine is faster (io_bench.h); NULL:
                                nothing is measured or remembered */
     uint32_t io_block;      /* longer extents are read in pieces of this size; 0: a good default */
-    double half_life;       /* of the eviction policy, in ticks; 0: CACHE_HALF_LIFE */
     struct io_fault *fault; /* tests only, borrowed until close */
 } expert_store_options;
 

@@ -15,7 +15,7 @@
 
 #include "io/io_fault.h"
 #include "scratch.h"
-#include "store/record.h"
+#include "store/simulate.h"
 #include "store_files.h"
 
 static const io_backend engines[] = {IO_BUFFERED, IO_PREAD, IO_URING};
@@ -38,7 +38,7 @@ static bool open_store(world *w, io_backend backend, int n_slots, io_fault *faul
                               .budget = &w->budget,
                               .backend = backend,
                               .io_block = 4096,
-                              .half_life = 7.3,
+
                               .fault = fault};
     err e = expert_store_open(&w->map, &o, out);
     if (e.code == ERR_UNSUPPORTED && backend == IO_URING) return false;
@@ -92,10 +92,12 @@ static void test_every_byte(void **state) {
 /* ---- the twin ---- */
 
 #define TWIN_KEYS    64
+#define TWIN_LAYERS  8
 #define TWIN_TOUCHES 20000
 
 typedef struct twin {
-    int n_slots, n_resident, now, n_touches;
+    int n_slots, n_layers, n_experts, n_resident, now, layer, n_touches;
+    int asked[TWIN_LAYERS]; /* when a layer was last asked */
     int resident[TWIN_KEYS], pins[TWIN_KEYS];
     struct {
         int key, tick;
@@ -105,14 +107,18 @@ typedef struct twin {
 
 /* The whole history, summed up; *last is the number of the last touch. */
 static double twin_worth(const twin *t, int key, int *last) {
-    double sum = 0;
+    int layer = key / t->n_experts;
+    double sum = 0, fast = exp2(-1 / CACHE_FAST), slow = exp2(-1 / CACHE_SLOW);
     *last = -1;
     for (int i = 0; i < t->n_touches; i++) {
         if (t->touches[i].key != key) continue;
-        sum += exp2((t->touches[i].tick - t->now) / 7.3);
+        int age = t->asked[layer] - t->touches[i].tick;
+        sum += (1 - fast) * pow(fast, age) + (1 - slow) * pow(slow, age);
         *last = i;
     }
-    return sum;
+    int ahead = (layer - t->layer + t->n_layers) % t->n_layers;
+    if (ahead == 0) ahead = t->n_layers;
+    return sum * exp2(-CACHE_PHASE * ahead / t->n_layers);
 }
 
 static int twin_victim(const twin *t) {
@@ -122,7 +128,7 @@ static int twin_victim(const twin *t) {
         int last;
         if (!t->resident[k] || t->pins[k]) continue;
         double worth = twin_worth(t, k, &last);
-        bool same = best >= 0 && fabs(worth - best_worth) <= 1e-12 * (worth + best_worth);
+        bool same = best >= 0 && fabs(worth - best_worth) <= 1e-11 * (worth + best_worth);
         if (best < 0 || (same ? last < best_last : worth < best_worth)) {
             best = k;
             best_last = last;
@@ -143,6 +149,8 @@ static bool twin_request(twin *t, const int *keys, int n) {
             room--;
     }
     if (missing > room) return false;
+    t->layer = keys[0] / t->n_experts;
+    t->asked[t->layer] = t->now;
     for (int i = 0; i < n; i++) {
         t->touches[t->n_touches].key = keys[i];
         t->touches[t->n_touches++].tick = t->now;
@@ -192,7 +200,7 @@ static void finish_request(world *w, expert_store *s, twin *t, const request *q)
     }
     for (int i = q->n - 1; i >= 0; i--) {
         expert_store_release(s, q->layer, q->ids[i]);
-        t->pins[q->layer * w->map.n_experts + q->ids[i]]--;
+        if (t) t->pins[q->layer * w->map.n_experts + q->ids[i]]--;
     }
 }
 
@@ -211,6 +219,8 @@ static void run_twin(io_backend backend, int n_slots, uint64_t seed, int steps) 
     world_open(&w, scratch_dir(), &shapes[0]);
     expert_store *s;
     twin *t = calloc(1, sizeof *t);
+    t->n_layers = w.map.n_layers;
+    t->n_experts = w.map.n_experts;
     if (!open_store(&w, backend, n_slots, NULL, &s))
         steps = 0;
     else
@@ -291,6 +301,60 @@ static void test_released_early(void **state) {
         expert_store_close(s);
         world_close(&w);
     }
+}
+
+/* A routing trace through the store gives exactly the hits of the simulator. */
+static void test_replay(void **state) {
+    (void)state;
+    world w;
+    world_open(&w, scratch_dir(), &shapes[0]);
+    char path[SCRATCH_PATH];
+    scratch_path(path, "trace.jsonl");
+    FILE *f = fopen(path, "w");
+    rng r;
+    rng_seed(&r, 6);
+    for (int token = 0; token < 200; token++) {
+        int32_t ids[3 * 4];
+        for (int l = 0; l < 3; l++) {
+            int first = (int)(rng_unit(&r) * rng_unit(&r) * 8);
+            for (int i = 0; i < 4; i++)
+                ids[l * 4 + i] = i > 1 + (int)(rng_next(&r) % 3) ? -1 : (first + i * i) % 8;
+        }
+        for (int i = 0; i < 12; i++) /* 3 * 3 == 1 mod 8: keep lists distinct */
+            for (int k = i / 4 * 4; k < i; k++)
+                if (ids[k] == ids[i]) ids[i] = -1;
+        assert_ok(trace_write(f, token, ids, 3, 4));
+    }
+    fclose(f);
+    trace t;
+    assert_ok(trace_read(path, &t));
+    t.n_experts = 8;
+    for (int n_slots = 4; n_slots <= 24; n_slots += 5) {
+        expert_store *s;
+        assert_true(open_store(&w, IO_BUFFERED, n_slots, NULL, &s));
+        simulation sim = {.n_slots = expert_store_slots(s)};
+        simulation_result want;
+        assert_ok(cache_simulate(&t, &sim, &want));
+        for (int token = 0; token < t.n_tokens; token++) {
+            expert_store_tick(s);
+            for (int l = 0; l < 3; l++) {
+                const int32_t *ids;
+                request q = {.layer = l, .n = trace_picks(&t, token, l, &ids)};
+                for (int i = 0; i < q.n; i++) q.ids[i] = ids[i];
+                assert_ok(expert_store_request(s, l, q.ids, q.n));
+                finish_request(&w, s, NULL, &q);
+            }
+        }
+        expert_store_stats st;
+        expert_store_stats_get(s, &st);
+        assert_int_equal(st.requests, want.requests);
+        assert_int_equal(st.hits, want.hits);
+        assert_int_equal(st.evictions, want.evictions);
+        assert_true(want.hits > 0 && (want.evictions > 0 || n_slots >= 24));
+        expert_store_close(s);
+    }
+    trace_close(&t);
+    world_close(&w);
 }
 
 /* ---- limits and bad maps ---- */
@@ -512,6 +576,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_every_byte, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_twin, scratch_open, scratch_close),
+        cmocka_unit_test_setup_teardown(test_replay, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_released_early, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_floor_and_budget, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_bad_maps, scratch_open, scratch_close),
