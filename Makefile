@@ -63,6 +63,7 @@ INFER_SRC := $(sort $(wildcard apps/infer/*.c))
 GOLDEN_SRC := $(sort $(wildcard tests/golden/*.c))
 TOKDIFF_SRC := $(sort $(wildcard tests/tokenizer/*.c))
 FAKE_SERVER_SRC := $(sort $(wildcard tests/server/*.c))
+TEMPLATE_SRC := $(sort $(wildcard tests/template/*.c))
 SYNTH_SRC := $(sort $(wildcard tools/synth-model/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
@@ -74,7 +75,8 @@ APP_LIBS ?= $(LIBS)
 
 PROGRAMS := $(if $(APP_SRC),$(BUILD)/flashchat) $(if $(INFER_SRC),$(BUILD)/infer)
 TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model) \
-	$(if $(TOKDIFF_SRC),$(BUILD)/tokenizer-diff) $(if $(FAKE_SERVER_SRC),$(BUILD)/fake-server)
+	$(if $(TOKDIFF_SRC),$(BUILD)/tokenizer-diff) $(if $(FAKE_SERVER_SRC),$(BUILD)/fake-server) \
+	$(if $(TEMPLATE_SRC),$(BUILD)/template-diff)
 
 # A make below this one: its own build folder, and all processors unless make was already told how many.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell getconf _NPROCESSORS_ONLN))
@@ -117,6 +119,7 @@ $(if $(GOLDEN_SRC),$(eval $(call program,golden-check,$(GOLDEN_SRC) $(COMMON_SRC
 $(if $(SYNTH_SRC),$(eval $(call program,synth-model,$(SYNTH_SRC))))
 $(if $(TOKDIFF_SRC),$(eval $(call program,tokenizer-diff,$(TOKDIFF_SRC))))
 $(if $(FAKE_SERVER_SRC),$(eval $(call program,fake-server,$(FAKE_SERVER_SRC))))
+$(if $(TEMPLATE_SRC),$(eval $(call program,template-diff,$(TEMPLATE_SRC))))
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libflashmoe.a
 	@mkdir -p $(@D)
@@ -183,6 +186,6 @@ print-build-config:   ## compiler, flags, libraries
 # What some rule above compiles; tests/style compares it with what lies in the tree.
 print-sources:
 	@printf '%s\n' $(LIB_SRC) $(COMMON_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) $(TOKDIFF_SRC) \
-		$(FAKE_SERVER_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
+		$(FAKE_SERVER_SRC) $(TEMPLATE_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
