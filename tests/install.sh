@@ -44,6 +44,7 @@ for group in "${@:-test}"; do
         need xz-utils has xz
         need python3 has python3
         need python3-jinja2 python3 -c 'import jinja2'
+        need python3-numpy /usr/bin/python3 -c "import numpy"
         need nodejs has node
         need npm has npm
         need curl has curl
