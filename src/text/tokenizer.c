@@ -55,6 +55,10 @@ bool tokenizer_is_special(const tokenizer *t, int id) {
     return id >= 0 && id < t->size && (t->entries[id].flags & TOKEN_IS_SPECIAL);
 }
 
+bool tokenizer_is_added(const tokenizer *t, int id) {
+    return id >= 0 && id < t->size && (t->entries[id].flags & TOKEN_IS_ADDED);
+}
+
 const char *tokenizer_bytes(const tokenizer *t, int id, size_t *length) {
     *length = 0;
     if (id < 0 || id >= t->size || !(t->entries[id].flags & TOKEN_IS_PRESENT)) return NULL;

@@ -49,6 +49,8 @@ int tokenizer_size(const tokenizer *t);
 int tokenizer_find(const tokenizer *t, const char *bytes, size_t length);
 /* Special by the file's own flag. */
 bool tokenizer_is_special(const tokenizer *t, int id);
+/* An added token, special or not: markup that no content becomes. */
+bool tokenizer_is_added(const tokenizer *t, int id);
 
 /* Appends the ids of text[0 .. length) to out. Invalid UTF-8 is encoded byte by byte, never
  * refused. On error out is as before. */
