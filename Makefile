@@ -42,7 +42,7 @@ ISA_FLAGS_cpu_avx2   := -mavx2 -mfma -mf16c
 ISA_FLAGS_cpu_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 ISA_FLAGS_cpu_avx2_int   := -mavx2 -mfma -mf16c
 ISA_FLAGS_cpu_avxvnni_int := -mavx2 -mfma -mf16c -mavxvnni
-ISA_FLAGS_cpu_avx512_int := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
+ISA_FLAGS_cpu_avx512_int := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mfma -mf16c
 ISA_FLAGS_cpu_neon_int   := -march=armv8.2-a+dotprod
 ifneq ($(ARCH),x86_64)
 ISA_FLAGS_cpu_avx2 :=
@@ -65,6 +65,7 @@ TOKDIFF_SRC := $(sort $(wildcard tests/tokenizer/*.c))
 FAKE_SERVER_SRC := $(sort $(wildcard tests/server/*.c))
 TEMPLATE_SRC := $(sort $(wildcard tests/template/*.c))
 SYNTH_SRC := $(sort $(wildcard tools/synth-model/*.c))
+KERNEL_BENCH_SRC := $(sort $(wildcard bench/kernel_bench*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
@@ -76,7 +77,7 @@ APP_LIBS ?= $(LIBS)
 PROGRAMS := $(if $(APP_SRC),$(BUILD)/flashchat) $(if $(INFER_SRC),$(BUILD)/infer)
 TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model) \
 	$(if $(TOKDIFF_SRC),$(BUILD)/tokenizer-diff) $(if $(FAKE_SERVER_SRC),$(BUILD)/fake-server) \
-	$(if $(TEMPLATE_SRC),$(BUILD)/template-diff)
+	$(if $(TEMPLATE_SRC),$(BUILD)/template-diff) $(BUILD)/kernel-bench
 
 # A make below this one: its own build folder, and all processors unless make was already told how many.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell getconf _NPROCESSORS_ONLN))
@@ -120,6 +121,8 @@ $(if $(SYNTH_SRC),$(eval $(call program,synth-model,$(SYNTH_SRC))))
 $(if $(TOKDIFF_SRC),$(eval $(call program,tokenizer-diff,$(TOKDIFF_SRC))))
 $(if $(FAKE_SERVER_SRC),$(eval $(call program,fake-server,$(FAKE_SERVER_SRC))))
 $(if $(TEMPLATE_SRC),$(eval $(call program,template-diff,$(TEMPLATE_SRC))))
+
+$(eval $(call program,kernel-bench,$(KERNEL_BENCH_SRC)))
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libflashmoe.a
 	@mkdir -p $(@D)
@@ -186,6 +189,6 @@ print-build-config:   ## compiler, flags, libraries
 # What some rule above compiles; tests/style compares it with what lies in the tree.
 print-sources:
 	@printf '%s\n' $(LIB_SRC) $(COMMON_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) $(TOKDIFF_SRC) \
-		$(FAKE_SERVER_SRC) $(TEMPLATE_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
+		$(FAKE_SERVER_SRC) $(TEMPLATE_SRC) $(KERNEL_BENCH_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
