@@ -55,7 +55,7 @@ ifneq ($(ARCH),aarch64)
 ISA_FLAGS_cpu_neon_int :=
 endif
 
-LIB_SRC  := $(sort $(wildcard src/*/*.c))
+LIB_SRC  := $(sort $(wildcard src/*/*.c src/gpu/*/*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 COMMON_SRC := $(sort $(wildcard apps/common/*.c))
 APP_SRC  := $(sort $(wildcard apps/flashchat/*.c))
@@ -78,6 +78,9 @@ PROGRAMS := $(if $(APP_SRC),$(BUILD)/flashchat) $(if $(INFER_SRC),$(BUILD)/infer
 TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model) \
 	$(if $(TOKDIFF_SRC),$(BUILD)/tokenizer-diff) $(if $(FAKE_SERVER_SRC),$(BUILD)/fake-server) \
 	$(if $(TEMPLATE_SRC),$(BUILD)/template-diff) $(BUILD)/kernel-bench
+
+GPUCHECK_SRC := $(sort $(wildcard tests/gpu/*.c))
+TOOLS += $(if $(GPUCHECK_SRC),$(BUILD)/gpu-check)
 
 # A make below this one: its own build folder, and all processors unless make was already told how many.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell getconf _NPROCESSORS_ONLN))
@@ -103,6 +106,25 @@ $(BUILD)/obj/%.o: %.c Makefile $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(CFLAGS_ALL) $(ISA_FLAGS_$(notdir $*)) -MMD -MP -c $< -o $@
 
+# Kernels for NVIDIA cards, where nvcc is there (CUDA=no leaves them out): machine code for every architecture of
+# CUDA_ARCHS and code that a newer driver translates. One image, put into the library by src/gpu/cuda/cuda_image.c.
+# -fmad=false: multiply-adds are fused where the source says so, as on the processor.
+NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+CUDA ?= no
+CUDA_ARCHS ?= 75 80 86 89 90 120
+KERNEL_SRC := $(wildcard src/gpu/kernels/*)
+CUDA_IMAGE := $(if $(filter-out no,$(CUDA)),$(if $(NVCC),$(BUILD)/gpu/kernels.fatbin))
+CUDA_TARGETS = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+	-gencode arch=compute_80,code=compute_80
+$(BUILD)/gpu/kernels.fatbin: $(KERNEL_SRC) $(BUILD)/gpu/image-flags
+	@mkdir -p $(@D)
+	$(call say,NVCC,$@)$(NVCC) -fatbin -fmad=false -std=c++17 -Isrc $(CUDA_TARGETS) -o $@ src/gpu/kernels/entry.cu
+$(BUILD)/gpu/image-flags: flags-changed
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(CUDA_IMAGE) $(CUDA_ARCHS)' | cmp -s - $@ || printf '%s\n' '$(CUDA_IMAGE) $(CUDA_ARCHS)' > $@
+$(BUILD)/obj/src/gpu/cuda/cuda_image.o: $(CUDA_IMAGE) $(BUILD)/gpu/image-flags
+ISA_FLAGS_cuda_image := $(if $(CUDA_IMAGE),-DFM_CUDA_IMAGE='"$(CUDA_IMAGE)"')
+
 $(BUILD)/libflashmoe.a: $(LIB_OBJ)
 	@rm -f $@
 	$(call say,AR,$@)$(AR) rcs $@ $^
@@ -123,6 +145,10 @@ $(if $(FAKE_SERVER_SRC),$(eval $(call program,fake-server,$(FAKE_SERVER_SRC))))
 $(if $(TEMPLATE_SRC),$(eval $(call program,template-diff,$(TEMPLATE_SRC))))
 
 $(eval $(call program,kernel-bench,$(KERNEL_BENCH_SRC)))
+
+# Needs nothing but the C library, so that it runs on a bare machine with a card.
+$(BUILD)/gpu-check: $(GPUCHECK_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ -lpthread -lm -ldl
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libflashmoe.a
 	@mkdir -p $(@D)
@@ -190,5 +216,6 @@ print-build-config:   ## compiler, flags, libraries
 print-sources:
 	@printf '%s\n' $(LIB_SRC) $(COMMON_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) $(TOKDIFF_SRC) \
 		$(FAKE_SERVER_SRC) $(TEMPLATE_SRC) $(KERNEL_BENCH_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
+	@printf '%s\n' $(GPUCHECK_SRC)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
