@@ -90,7 +90,8 @@ END
     export TOP=$top
     for p in "$@"; do sh "$top/install-one" "$p"; done
 }
-everything="gcc libc6-dev make pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libzstd-dev liburing-dev"
+# Every package of the launcher's own list.
+everything=$(sed -n '/^needs() {/,/^END$/p' flashchat | awk 'NF > 4 { print $2 }' | tr '\n' ' ')
 
 launch() { # arguments of flashchat; standard input is the caller's
     env -u FLASHCHAT_YES -u CC PATH="$fake:$tools" "${with[@]}" "${command:-$home/flashchat}" "$@" >"$top/out" 2>"$top/err"
