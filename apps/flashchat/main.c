@@ -7,7 +7,9 @@
 #include <string.h>
 
 #include "command.h"
+#include "defaults.h"
 #include "flashmoe.h"
+#include "product.h"
 
 static const command *const commands[] = {&command_prompt, &command_chat, &command_plan};
 #define N_COMMANDS ((int)(sizeof commands / sizeof commands[0]))
@@ -17,6 +19,8 @@ static void print_help(void) {
     printf("usage: flashchat COMMAND [options]\n\n");
     for (int i = 0; i < N_COMMANDS; i++)
         printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
+    for (int i = 0; i < n_product_commands; i++)
+        printf("  %-12s %s\n", product_commands[i].name, product_commands[i].summary);
     printf("  %-12s %s\n", "help", "this text, or that of a command: flashchat help prompt");
     printf("\nflashchat COMMAND --help lists a command's options; flashchat --version the "
            "version.\n");
@@ -36,10 +40,25 @@ static const command *find(const char *name) {
     return NULL;
 }
 
+static const product_command *find_product(const char *name) {
+    for (int i = 0; i < n_product_commands; i++)
+        if (!strcmp(product_commands[i].name, name)) return &product_commands[i];
+    return NULL;
+}
+
+static void print_product_help(const product_command *c) {
+    printf("flashchat %s: %s\n\nusage: flashchat %s %s\n", c->name, c->summary, c->name, c->usage);
+    if (c->details) printf("\n%s", c->details);
+}
+
+#define NAMES_MAX 64
+
 static int unknown(const char *what, const char *typed) {
-    const char *names[N_COMMANDS + 3];
+    const char *names[NAMES_MAX];
     int n = 0;
     for (int i = 0; i < N_COMMANDS; i++) names[n++] = commands[i]->name;
+    for (int i = 0; i < n_product_commands && n < NAMES_MAX - 3; i++)
+        names[n++] = product_commands[i].name;
     names[n++] = "help";
     names[n++] = "--help";
     names[n++] = "--version";
@@ -58,7 +77,13 @@ static int run(const command *c, int argc, char **argv) {
     if (c->defaults) memcpy(values, c->defaults, c->args_bytes);
     arg_list rest;
     int code = EXIT_USAGE;
-    switch (args_parse(&table, argc, argv, values, &rest)) {
+    default_words words;
+    if (!default_words_make(c, argc, argv, &words, &code)) {
+        free(values);
+        return code;
+    }
+    code = EXIT_USAGE;
+    switch (args_parse(&table, words.argc, words.argv, values, &rest)) {
     case ARGS_OK: code = c->run(c, values, &rest); break;
     case ARGS_HELP:
         print_command_help(c);
@@ -67,6 +92,7 @@ static int run(const command *c, int argc, char **argv) {
     case ARGS_WRONG: break;
     }
     free(values);
+    default_words_free(&words);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         fprintf(stderr, "%s: cannot write to standard output\n", c->program);
         return EXIT_FAILED;
@@ -80,9 +106,23 @@ static int help(int argc, char **argv) {
         return 0;
     }
     const command *c = find(argv[0]);
-    if (!c) return unknown("command", argv[0]);
-    print_command_help(c);
+    const product_command *other = find_product(argv[0]);
+    if (!c && !other) return unknown("command", argv[0]);
+    if (c) print_command_help(c);
+    if (other) print_product_help(other);
     return 0;
+}
+
+static int run_product(const product_command *c, int argc, char **argv) {
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            print_product_help(c);
+            return 0;
+        }
+    int code = c->run(argc, argv);
+    if (fflush(stdout) == 0 && !ferror(stdout)) return code;
+    fprintf(stderr, "flashchat %s: cannot write to standard output\n", c->name);
+    return EXIT_FAILED;
 }
 
 int main(int argc, char **argv) {
@@ -94,6 +134,8 @@ int main(int argc, char **argv) {
         return 0;
     }
     const command *c = find(first);
+    const product_command *other = find_product(first);
+    if (other) return run_product(other, argc - 1, argv + 1);
     if (!c) return unknown(first[0] == '-' ? "option" : "command", first);
     return run(c, argc - 2, argv + 2);
 }
