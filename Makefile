@@ -42,7 +42,7 @@ ISA_FLAGS_cpu_avx2   := -mavx2 -mfma -mf16c
 ISA_FLAGS_cpu_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 ISA_FLAGS_cpu_avx2_int   := -mavx2 -mfma -mf16c
 ISA_FLAGS_cpu_avxvnni_int := -mavx2 -mfma -mf16c -mavxvnni
-ISA_FLAGS_cpu_avx512_int := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
+ISA_FLAGS_cpu_avx512_int := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mfma -mf16c
 ISA_FLAGS_cpu_neon_int   := -march=armv8.2-a+dotprod
 ifneq ($(ARCH),x86_64)
 ISA_FLAGS_cpu_avx2 :=
@@ -55,7 +55,7 @@ ifneq ($(ARCH),aarch64)
 ISA_FLAGS_cpu_neon_int :=
 endif
 
-LIB_SRC  := $(sort $(wildcard src/*/*.c))
+LIB_SRC  := $(sort $(wildcard src/*/*.c src/gpu/*/*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 COMMON_SRC := $(sort $(wildcard apps/common/*.c))
 APP_SRC  := $(sort $(wildcard apps/flashchat/*.c))
@@ -65,6 +65,7 @@ TOKDIFF_SRC := $(sort $(wildcard tests/tokenizer/*.c))
 FAKE_SERVER_SRC := $(sort $(wildcard tests/server/*.c))
 TEMPLATE_SRC := $(sort $(wildcard tests/template/*.c))
 SYNTH_SRC := $(sort $(wildcard tools/synth-model/*.c))
+KERNEL_BENCH_SRC := $(sort $(wildcard bench/kernel_bench*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
@@ -76,7 +77,10 @@ APP_LIBS ?= $(LIBS)
 PROGRAMS := $(if $(APP_SRC),$(BUILD)/flashchat) $(if $(INFER_SRC),$(BUILD)/infer)
 TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model) \
 	$(if $(TOKDIFF_SRC),$(BUILD)/tokenizer-diff) $(if $(FAKE_SERVER_SRC),$(BUILD)/fake-server) \
-	$(if $(TEMPLATE_SRC),$(BUILD)/template-diff)
+	$(if $(TEMPLATE_SRC),$(BUILD)/template-diff) $(BUILD)/kernel-bench
+
+GPUCHECK_SRC := $(sort $(wildcard tests/gpu/*.c))
+TOOLS += $(if $(GPUCHECK_SRC),$(BUILD)/gpu-check)
 
 # A make below this one: its own build folder, and all processors unless make was already told how many.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell getconf _NPROCESSORS_ONLN))
@@ -102,6 +106,25 @@ $(BUILD)/obj/%.o: %.c Makefile $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(CFLAGS_ALL) $(ISA_FLAGS_$(notdir $*)) -MMD -MP -c $< -o $@
 
+# Kernels for NVIDIA cards, where nvcc is there (CUDA=no leaves them out): machine code for every architecture of
+# CUDA_ARCHS and code that a newer driver translates. One image, put into the library by src/gpu/cuda/cuda_image.c.
+# -fmad=false: multiply-adds are fused where the source says so, as on the processor.
+NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+CUDA ?= no
+CUDA_ARCHS ?= 75 80 86 89 90 120
+KERNEL_SRC := $(wildcard src/gpu/kernels/*)
+CUDA_IMAGE := $(if $(filter-out no,$(CUDA)),$(if $(NVCC),$(BUILD)/gpu/kernels.fatbin))
+CUDA_TARGETS = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+	-gencode arch=compute_80,code=compute_80
+$(BUILD)/gpu/kernels.fatbin: $(KERNEL_SRC) $(BUILD)/gpu/image-flags
+	@mkdir -p $(@D)
+	$(call say,NVCC,$@)$(NVCC) -fatbin -fmad=false -std=c++17 -Isrc $(CUDA_TARGETS) -o $@ src/gpu/kernels/entry.cu
+$(BUILD)/gpu/image-flags: flags-changed
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(CUDA_IMAGE) $(CUDA_ARCHS)' | cmp -s - $@ || printf '%s\n' '$(CUDA_IMAGE) $(CUDA_ARCHS)' > $@
+$(BUILD)/obj/src/gpu/cuda/cuda_image.o: $(CUDA_IMAGE) $(BUILD)/gpu/image-flags
+ISA_FLAGS_cuda_image := $(if $(CUDA_IMAGE),-DFM_CUDA_IMAGE='"$(CUDA_IMAGE)"')
+
 $(BUILD)/libflashmoe.a: $(LIB_OBJ)
 	@rm -f $@
 	$(call say,AR,$@)$(AR) rcs $@ $^
@@ -120,6 +143,12 @@ $(if $(SYNTH_SRC),$(eval $(call program,synth-model,$(SYNTH_SRC))))
 $(if $(TOKDIFF_SRC),$(eval $(call program,tokenizer-diff,$(TOKDIFF_SRC))))
 $(if $(FAKE_SERVER_SRC),$(eval $(call program,fake-server,$(FAKE_SERVER_SRC))))
 $(if $(TEMPLATE_SRC),$(eval $(call program,template-diff,$(TEMPLATE_SRC))))
+
+$(eval $(call program,kernel-bench,$(KERNEL_BENCH_SRC)))
+
+# Needs nothing but the C library, so that it runs on a bare machine with a card.
+$(BUILD)/gpu-check: $(GPUCHECK_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ -lpthread -lm -ldl
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libflashmoe.a
 	@mkdir -p $(@D)
@@ -186,6 +215,7 @@ print-build-config:   ## compiler, flags, libraries
 # What some rule above compiles; tests/style compares it with what lies in the tree.
 print-sources:
 	@printf '%s\n' $(LIB_SRC) $(COMMON_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) $(TOKDIFF_SRC) \
-		$(FAKE_SERVER_SRC) $(TEMPLATE_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
+		$(FAKE_SERVER_SRC) $(TEMPLATE_SRC) $(KERNEL_BENCH_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
+	@printf '%s\n' $(GPUCHECK_SRC)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

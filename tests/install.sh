@@ -37,11 +37,8 @@ for group in "${@:-test}"; do
         need make has make
         need pkg-config has pkg-config
         for lib in jansson=libjansson-dev libpcre2-8=libpcre2-dev libutf8proc=libutf8proc-dev libxxhash=libxxhash-dev \
-<<<<<<< HEAD
-            libzstd=libzstd-dev libmicrohttpd=libmicrohttpd-dev liburing=liburing-dev; do
-=======
-            libzstd=libzstd-dev libcurl=libcurl4-openssl-dev libcrypto=libssl-dev liburing=liburing-dev; do
->>>>>>> 52f4b8f (hub, flashchat: settings, model registry, downloads)
+            libzstd=libzstd-dev libmicrohttpd=libmicrohttpd-dev libcurl=libcurl4-openssl-dev libcrypto=libssl-dev \
+            liburing=liburing-dev; do
             need "${lib#*=}" pkg-config --exists "${lib%=*}"
         done
         need libcmocka-dev compiles "stdarg.h stddef.h setjmp.h stdint.h cmocka.h" -lcmocka

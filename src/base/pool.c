@@ -1,30 +1,41 @@
 /* pool.c: see pool.h.
  *
- * One 64-bit word carries the job's number, how many tasks it has and the next one to hand out, so
- * that a worker that wakes late can never take a task of a job that is not the one it read: taking
- * is a compare-and-swap on all three.
+ * Every thread has one 64-bit word on a cache line of its own: the tasks that nobody has begun.
  *
- *     next:    [ job 24 | n_tasks 20 | next task 20 ]     claimed by anybody
- *     done:    tasks finished of this job   the caller waits until it reaches n_tasks
- *     job_seq: a 32-bit copy of job         what idle workers sleep on */
+ *     range:   [ job 24 | begin 20 | end 20 ]   the owner takes begin, others the upper half
+ *     done:    tasks finished of this job       the caller waits until it reaches n_tasks
+ *     job_seq: a 32-bit copy of job             what idle workers sleep on
+ *
+ * Taking is a compare-and-swap on all three fields, so a worker that wakes late can never take a
+ * task of a job that is not the one it read. A word cannot return to a value that it left: its
+ * first task is gone then, or, where the upper half was taken, has been begun before the owner
+ * refills the word. While a thread holds a task, done cannot reach n_tasks, so fn and ctx stay, and
+ * nobody but the owner writes its empty word.
+ *
+ * One counter for all threads was measured before: with a task of 36 KB of weights, handing it out
+ * and counting it took longer than reading it (docs/MEASURED.md, "CPU kernels"). */
 #include "base/pool.h"
 
 #include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 
 #include "base/os.h"
 
-#define SPIN_WORKER                                                                                \
-    4000 /* about 20 us of pauses: longer than the gaps between the steps of a layer */
-#define SPIN_CALLER 2000
-#define TASK_BITS   20
-#define TASK_MASK   ((1u << TASK_BITS) - 1)
-#define JOB_MASK    ((1u << (64 - 2 * TASK_BITS)) - 1)
+/* Pauses before a thread sleeps, some microseconds: the steps of a layer follow each other faster.
+ * Longer was no faster, and keeps a processor from whom the others wait for
+ * (docs/MEASURED.md, "CPU kernels"). */
+#define SPIN      300
+#define TASK_BITS 20
+#define TASK_MASK ((1u << TASK_BITS) - 1)
+#define JOB_MASK  ((1u << (64 - 2 * TASK_BITS)) - 1)
 
 typedef struct worker {
+    _Alignas(64) _Atomic uint64_t range;
+    /* fixed after open */
     pool *pool; /* borrowed */
     int index;
     pthread_t thread;
@@ -33,13 +44,13 @@ typedef struct worker {
 struct pool {
     /* fixed after open */
     int threads;
-    worker workers[POOL_THREADS_MAX];
-    /* written by the caller before next is published, read by workers after they claimed a task of
-     * that job */
+    int spin; /* 0 with more threads than processors: whoever waits must make room */
+    worker workers[POOL_THREADS_MAX]; /* 0 is the caller */
+    /* written by the caller before the ranges are published, read by whoever holds a task */
     pool_fn fn;
     void *ctx;
+    uint32_t n_tasks;
     uint32_t job; /* JOB_BITS wide, never 0 */
-    _Alignas(64) _Atomic uint64_t next;
     _Alignas(64) _Atomic uint32_t done;
     _Atomic uint32_t caller_sleeps;
     _Alignas(64) _Atomic uint32_t job_seq;
@@ -55,31 +66,75 @@ static inline void pause_briefly(void) { __asm__ volatile("yield"); }
 static inline void pause_briefly(void) {}
 #endif
 
-static inline uint32_t word_job(uint64_t word) { return (uint32_t)(word >> (2 * TASK_BITS)); }
-static inline uint32_t word_tasks(uint64_t word) {
-    return (uint32_t)(word >> TASK_BITS) & TASK_MASK;
+static inline uint64_t word(uint32_t job, uint32_t begin, uint32_t end) {
+    return (uint64_t)job << (2 * TASK_BITS) | (uint64_t)begin << TASK_BITS | end;
 }
-static inline uint32_t word_next(uint64_t word) { return (uint32_t)word & TASK_MASK; }
 
-/* Runs tasks of job until none is left. fn and ctx are read only while holding a task: they cannot
- * change before done reaches n_tasks, which needs the task we hold. */
-static void work(pool *p, uint32_t job, int index) {
-    uint64_t seen = atomic_load_explicit(&p->next, memory_order_acquire);
-    while (word_job(seen) == job && word_next(seen) < word_tasks(seen)) {
-        if (!atomic_compare_exchange_weak_explicit(&p->next, &seen, seen + 1, memory_order_acq_rel,
+static inline uint32_t word_job(uint64_t w) { return (uint32_t)(w >> (2 * TASK_BITS)); }
+static inline uint32_t word_begin(uint64_t w) { return (uint32_t)(w >> TASK_BITS) & TASK_MASK; }
+static inline uint32_t word_end(uint64_t w) { return (uint32_t)w & TASK_MASK; }
+
+/* Takes the first task of one's own range, or the upper half of another's; false when none of job
+ * is left. */
+static bool take(_Atomic uint64_t *range, uint32_t job, bool own, uint32_t *begin, uint32_t *end) {
+    uint64_t seen = atomic_load_explicit(range, memory_order_acquire);
+    for (;;) {
+        uint32_t first = word_begin(seen), last = word_end(seen);
+        if (word_job(seen) != job || first >= last) return false;
+        uint32_t cut = own ? first + 1 : first + (last - first) / 2;
+        uint64_t left = own ? word(job, cut, last) : word(job, first, cut);
+        if (!atomic_compare_exchange_weak_explicit(range, &seen, left, memory_order_acq_rel,
                                                    memory_order_acquire))
             continue;
-        p->fn(p->ctx, (int)word_next(seen), index);
-        uint32_t finished = atomic_fetch_add_explicit(&p->done, 1, memory_order_acq_rel) + 1;
-        if (finished == word_tasks(seen) && index != 0 && atomic_load(&p->caller_sleeps))
-            os_wake((uint32_t *)&p->done, 1);
-        seen = atomic_load_explicit(&p->next, memory_order_acquire);
+        *begin = own ? first : cut;
+        *end = own ? cut : last;
+        return true;
+    }
+}
+
+static void count_done(pool *p, uint32_t n, int index) {
+    uint32_t n_tasks = p->n_tasks; /* read before the caller may go on */
+    uint32_t finished = atomic_fetch_add(&p->done, n) + n;
+    if (finished == n_tasks && index != 0 && atomic_load(&p->caller_sleeps))
+        os_wake((uint32_t *)&p->done, 1);
+}
+
+/* Runs [begin, end), which this thread has taken, and what its range then offers. */
+static void run_tasks(pool *p, uint32_t job, int index, uint32_t begin, uint32_t end) {
+    _Atomic uint64_t *own = &p->workers[index].range;
+    uint32_t n = 0;
+    if (end - begin > 1) {
+        atomic_store_explicit(own, word(job, begin + 1, end), memory_order_release);
+    }
+    do {
+        p->fn(p->ctx, (int)begin, index);
+        n++;
+    } while (take(own, job, true, &begin, &end));
+    count_done(p, n, index);
+}
+
+/* Runs tasks of job until none is left. */
+static void work(pool *p, uint32_t job, int index) {
+    uint32_t begin = 0, end = 0;
+    if (take(&p->workers[index].range, job, true, &begin, &end)) {
+        run_tasks(p, job, index, begin, end);
+    }
+    bool found = true;
+    while (found) {
+        found = false;
+        for (int i = 1; i < p->threads; i++) {
+            worker *other = &p->workers[(index + i) % p->threads];
+            while (take(&other->range, job, false, &begin, &end)) {
+                run_tasks(p, job, index, begin, end);
+                found = true;
+            }
+        }
     }
 }
 
 /* Waits for a job other than `last`: spins, then sleeps. */
 static uint32_t await_job(pool *p, uint32_t last) {
-    for (int i = 0; i < SPIN_WORKER; i++) {
+    for (int i = 0; i < p->spin; i++) {
         uint32_t job = atomic_load_explicit(&p->job_seq, memory_order_acquire);
         if (job != last) return job;
         pause_briefly();
@@ -110,7 +165,7 @@ err pool_open(int threads, pool **out) {
     }
     pool *p = aligned_alloc(64, (sizeof *p + 63) & ~(size_t)63);
     if (!p) return err_make(ERR_NOMEM, "no memory for the thread pool");
-    *p = (pool){.threads = 1};
+    *p = (pool){.threads = 1, .spin = threads <= os_cpu_count() ? SPIN : 0};
     for (int i = 1; i < threads; i++) {
         worker *w = &p->workers[i];
         *w = (worker){.pool = p, .index = i};
@@ -137,7 +192,7 @@ void pool_close(pool *p) {
 int pool_threads(const pool *p) { return p->threads; }
 
 static void await_done(pool *p, uint32_t n_tasks) {
-    for (int i = 0; i < SPIN_CALLER; i++) {
+    for (int i = 0; i < p->spin; i++) {
         if (atomic_load_explicit(&p->done, memory_order_acquire) == n_tasks) return;
         pause_briefly();
     }
@@ -155,11 +210,16 @@ void pool_run(pool *p, pool_fn fn, void *ctx, int n_tasks) {
     }
     p->fn = fn;
     p->ctx = ctx;
+    p->n_tasks = (uint32_t)n_tasks;
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     p->job = (p->job + 1) & JOB_MASK;
     if (p->job == 0) p->job = 1;
-    uint64_t word = (uint64_t)p->job << (2 * TASK_BITS) | (uint64_t)n_tasks << TASK_BITS;
-    atomic_store_explicit(&p->next, word, memory_order_release);
+    for (int i = 0; i < p->threads; i++) {
+        int64_t begin = (int64_t)n_tasks * i / p->threads,
+                end = (int64_t)n_tasks * (i + 1) / p->threads;
+        atomic_store_explicit(&p->workers[i].range, word(p->job, (uint32_t)begin, (uint32_t)end),
+                              memory_order_release);
+    }
     atomic_store(&p->job_seq, p->job);
     if (atomic_load(&p->sleepers)) os_wake((uint32_t *)&p->job_seq, p->threads);
     work(p, p->job, 0);

@@ -1,13 +1,15 @@
 /* pool.h: the fork-join threads of the arithmetic.
  *
- *     pool_run(p, fn, ctx, 8):   caller  |0|2|5|   |      fn(ctx, task, worker) once for every task
- * 0 .. 7, worker1 |1|3|4|6|7|      handed out in order to whoever is free; returns when all are
- * done
+ *     pool_run(p, fn, ctx, 12):   caller   |0 1 2 3 4 5|11|   fn(ctx, task, worker) once for each
+ *                                 worker1  |6 7 8 9 10 |      of 0 .. 11; returns when all are done
  *
- * Invariants: a task belongs to one thread, so results cannot depend on the thread count as long as
- * a task's result does not depend on the others'. Tasks should be several per thread, so that a
- * thread that the system takes away delays one task, not a whole share. Idle workers spin briefly,
- * then sleep. One pool_run at a time, from one owner thread. */
+ * Each thread starts with a run of neighbouring tasks, so that it streams through memory, and
+ * takes half of what another has left when its own are done. Taking a task of one's own costs no
+ * more than a few nanoseconds: make tasks small (some microseconds), several per thread, so that a
+ * thread that the system takes away delays one task and not a whole share. A task belongs to one
+ * thread: results cannot depend on the thread count as long as a task's result does not depend on
+ * the others'. Idle workers spin briefly, then sleep. One pool_run at a time, from one owner
+ * thread. */
 #ifndef BASE_POOL_H
 #define BASE_POOL_H
 

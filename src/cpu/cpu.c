@@ -31,7 +31,13 @@ static bool runs_avx512(void) {
     return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
+
+static bool runs_avx512vnni(void) {
+    return runs_avx512() && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("avx512vbmi");
+}
 #else
+static bool runs_avx512vnni(void) { return false; }
 static bool runs_avx2(void) { return false; }
 static bool runs_avx512(void) { return false; }
 #endif
@@ -41,6 +47,7 @@ static const entry entries[] = {
     {"scalar", cpu_table_scalar, runs_always},
     {"avx2", cpu_table_avx2, runs_avx2},
     {"avx512", cpu_table_avx512, runs_avx512},
+    {"avx512vnni", cpu_table_avx512vnni, runs_avx512vnni},
     {"neon", cpu_table_neon, runs_always},
 };
 

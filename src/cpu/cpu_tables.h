@@ -13,10 +13,12 @@
     void cpu_matmul_int_##isa(const cpu_matmul_int *m, int row_begin, int row_end);
 
 INT_KERNELS(scalar)
+INT_KERNELS(avx512vnni)
 
 const cpu_kernels *cpu_table_scalar(void);
 const cpu_kernels *cpu_table_avx2(void);
 const cpu_kernels *cpu_table_avx512(void);
+const cpu_kernels *cpu_table_avx512vnni(void);
 const cpu_kernels *cpu_table_neon(void);
 
 #endif

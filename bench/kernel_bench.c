@@ -1,0 +1,355 @@
+/* kernel_bench.c: how fast the kernels are, beside what the memory of this machine allows.
+ *
+ *     build/kernel-bench [--table NAME] [--threads N] [--seconds S] [PART ...]
+ *
+ * PART is decode, prefill or threads; all without one. decode streams matrices of one shape
+ * from memory that no cache holds and compares with a plain read of the same memory by the same
+ * threads, taking turns. Every figure is the median of the passes that fit S seconds, the best in
+ * brackets. */
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/os.h"
+#include "base/pool.h"
+#include "cpu/cpu.h"
+
+enum { PASSES_MAX = 200, THREADS_MAX = 64 };
+#define POOL_BYTES ((size_t)400 << 20)
+
+typedef struct bench {
+    const cpu_kernels *k;
+    pool *pool;
+    int threads;
+    double seconds;
+    uint8_t *memory; /* POOL_BYTES of random bits */
+    void *scratch[THREADS_MAX];
+    uint64_t sink[THREADS_MAX];
+} bench;
+
+static void must(err e) {
+    if (!e.code) return;
+    fprintf(stderr, "kernel-bench: %s\n", e.text);
+    exit(1);
+}
+
+static double now(void) { return (double)os_now_ns() * 1e-9; }
+
+/* ---- medians ---- */
+
+typedef struct figure {
+    double pass[PASSES_MAX];
+    int n;
+} figure;
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void figure_add(figure *f, double value) {
+    if (f->n < PASSES_MAX) f->pass[f->n++] = value;
+}
+
+static double median(figure *f) {
+    qsort(f->pass, (size_t)f->n, sizeof *f->pass, by_value);
+    return f->pass[f->n / 2];
+}
+
+static double best(const figure *f) {
+    double top = 0;
+    for (int i = 0; i < f->n; i++) top = f->pass[i] > top ? f->pass[i] : top;
+    return top;
+}
+
+/* ---- plain reading ---- */
+
+enum { READ_PIECE = 1 << 20 };
+
+typedef uint64_t wide __attribute__((vector_size(64)));
+
+typedef struct read_job {
+    bench *b;
+    size_t bytes;
+} read_job;
+
+static void read_piece(void *ctx, int task, int worker) {
+    read_job *j = ctx;
+    const uint8_t *p = j->b->memory + (size_t)task * READ_PIECE;
+    wide sum[4] = {0};
+    for (size_t at = 0; at < READ_PIECE; at += sizeof sum) {
+        for (size_t i = 0; i < sizeof sum; i += 64) __builtin_prefetch(p + at + 4096 + i);
+        for (int i = 0; i < 4; i++) {
+            wide v;
+            memcpy(&v, p + at + (size_t)i * sizeof v, sizeof v);
+            sum[i] += v;
+        }
+    }
+    sum[0] += sum[1] + sum[2] + sum[3];
+    j->b->sink[worker] += sum[0][0] ^ sum[0][3];
+}
+
+static double read_pass(bench *b, size_t bytes) {
+    read_job j = {b, bytes};
+    int pieces = (int)(bytes / READ_PIECE);
+    double start = now();
+    pool_run(b->pool, read_piece, &j, pieces);
+    return (double)pieces * READ_PIECE / (now() - start);
+}
+
+/* ---- matrices ---- */
+
+typedef struct shape {
+    int rows, cols, n, matrices;
+    qformat f;
+    int chunk; /* rows of a task */
+    bool exact;
+} shape;
+
+typedef struct product_job {
+    bench *b;
+    shape s;
+    size_t bytes; /* of one matrix */
+    cpu_actq x;
+    float *xf, *y;
+} product_job;
+
+static qmat matrix_at(const product_job *j, int i) {
+    const shape *s = &j->s;
+    size_t w = (size_t)s->rows * qformat_row_bytes(s->f, s->cols);
+    size_t scales = (size_t)s->rows * qformat_scale_row_bytes(s->f, s->cols);
+    const uint8_t *at = j->b->memory + (size_t)i * j->bytes;
+    return (qmat){s->f, s->rows, s->cols, at, at + w, at + w + scales};
+}
+
+static void product_task(void *ctx, int task, int worker) {
+    product_job *j = ctx;
+    int chunks = (j->s.rows + j->s.chunk - 1) / j->s.chunk;
+    qmat w = matrix_at(j, task / chunks);
+    int begin = task % chunks * j->s.chunk, end = int_min(j->s.rows, begin + j->s.chunk);
+    float *y = j->y + (size_t)worker * (size_t)j->s.rows * (size_t)j->s.n;
+    size_t rows = (size_t)j->s.rows, cols = (size_t)j->s.cols;
+    void *scratch = j->b->scratch[worker];
+    if (j->s.exact) {
+        j->b->k->matmul(&(cpu_matmul){&w, j->xf, y, cols, rows, j->s.n, scratch}, begin, end);
+    } else {
+        cpu_matmul_int m = {&w, &j->x, NULL, y, rows, j->s.n, scratch};
+        j->b->k->matmul_int(&m, begin, end);
+    }
+}
+
+/* Scales that keep the sums finite. */
+static void set_scales(product_job *j) {
+    for (int i = 0; i < j->s.matrices; i++) {
+        qmat w = matrix_at(j, i);
+        size_t n = (size_t)j->s.rows * qformat_scale_row_bytes(j->s.f, j->s.cols);
+        uint16_t *h = (uint16_t *)(j->b->memory + ((const uint8_t *)w.scales - j->b->memory));
+        for (size_t k = 0; k < n; k++) h[k] = f32_to_bf16(0.01f);
+    }
+}
+
+static product_job product_open(bench *b, shape s) {
+    product_job j = {.b = b, .s = s};
+    j.bytes = round_up((size_t)s.rows * qformat_row_total(s.f, s.cols), 4096);
+    int fit = (int)(POOL_BYTES / j.bytes);
+    j.s.matrices = s.matrices && s.matrices < fit ? s.matrices : fit;
+    set_scales(&j);
+    size_t values = (size_t)s.n * (size_t)s.cols;
+    j.xf = malloc(values * sizeof *j.xf);
+    j.y = malloc((size_t)b->threads * (size_t)s.rows * (size_t)s.n * sizeof *j.y);
+    void *mem = aligned_alloc(64, round_up(cpu_actq_bytes(s.n, s.cols, s.f.group), 64));
+    if (!j.xf || !j.y || !mem) must(err_make(ERR_NOMEM, "no memory for %d vectors", s.n));
+    for (size_t i = 0; i < values; i++) j.xf[i] = sinf((float)i * 0.7f);
+    j.x = cpu_actq_place(mem, s.n, s.cols, s.f.group);
+    for (int t = 0; t < s.n; t++) b->k->quantize(&j.x, t, j.xf + (size_t)t * (size_t)s.cols);
+    return j;
+}
+
+static void product_close(product_job *j) {
+    free(j->xf);
+    free(j->y);
+    free(j->x.q);
+}
+
+static double product_pass(product_job *j) {
+    int chunks = (j->s.rows + j->s.chunk - 1) / j->s.chunk;
+    double start = now();
+    pool_run(j->b->pool, product_task, j, chunks * j->s.matrices);
+    return now() - start;
+}
+
+/* ---- parts ---- */
+
+static void decode_shape(bench *b, shape s) {
+    product_job j = product_open(b, s);
+    size_t bytes = (size_t)j.s.matrices * j.bytes;
+    figure read = {0}, ours = {0};
+    double stop = now() + b->seconds;
+    for (int pass = 0; pass < 3 || now() < stop; pass++) {
+        double r = read_pass(b, bytes), t = product_pass(&j);
+        if (pass == 0) continue;
+        figure_add(&read, r * 1e-9);
+        figure_add(&ours, (double)bytes / t * 1e-9);
+    }
+    printf("%-11s %d thr  %6d x %-5d %d bit g%-3d %s  %5.1f (%.1f) GB/s   read %5.1f (%.1f)   "
+           "%3.0f %% (best %.0f %%)\n",
+           b->k->name, b->threads, s.rows, s.cols, s.f.bits, s.f.group, s.exact ? "f32 " : "int8",
+           median(&ours), best(&ours), median(&read), best(&read),
+           100 * median(&ours) / median(&read), 100 * best(&ours) / best(&read));
+    product_close(&j);
+}
+
+static qformat affine(int bits, int group) { return (qformat){QK_AFFINE, bits, group, false}; }
+
+static void part_decode(bench *b) {
+    decode_shape(b, (shape){768, 2048, 1, 0, affine(4, 64), 32, false});
+    decode_shape(b, (shape){2048, 768, 1, 0, affine(4, 64), 64, false});
+    decode_shape(b, (shape){512, 2048, 1, 0, affine(4, 64), 32, false});
+    decode_shape(b, (shape){2048, 512, 1, 0, affine(4, 64), 64, false});
+    decode_shape(b, (shape){128, 2048, 1, 0, affine(8, 64), 16, false});
+    decode_shape(b, (shape){32768, 2048, 1, 0, affine(4, 64), 64, false});
+    decode_shape(b, (shape){32768, 2048, 1, 0, affine(8, 64), 64, false});
+    static const int bits[] = {2, 3, 5, 6};
+    for (int i = 0; i < 4; i++) {
+        decode_shape(b, (shape){768, 2048, 1, 0, affine(bits[i], 64), 32, false});
+    }
+    decode_shape(b, (shape){768, 2048, 1, 0, affine(4, 32), 32, false});
+    decode_shape(b, (shape){768, 2048, 1, 0, affine(4, 128), 32, false});
+    decode_shape(b, (shape){768, 2048, 1, 0, affine(4, 64), 32, true});
+}
+
+static void prefill_shape(bench *b, shape s) {
+    product_job j = product_open(b, s);
+    figure ours = {0};
+    double stop = now() + b->seconds / 2;
+    double work = 2.0 * s.rows * s.cols * s.n * j.s.matrices;
+    for (int pass = 0; pass < 3 || now() < stop; pass++) {
+        double t = product_pass(&j);
+        if (pass) figure_add(&ours, work / t * 1e-9);
+    }
+    printf("%-11s %d thr  %6d x %-5d x %-4d %d bit g%-3d %s  %7.1f (%.1f) GOP/s\n", b->k->name,
+           b->threads, s.rows, s.cols, s.n, s.f.bits, s.f.group, s.exact ? "f32 " : "int8",
+           median(&ours), best(&ours));
+    product_close(&j);
+}
+
+static void part_prefill(bench *b) {
+    static const int ns[] = {1, 2, 3, 4, 6, 8, 16, 32, 64, 128, 512};
+    for (int i = 0; i < 11; i++) {
+        prefill_shape(b, (shape){768, 2048, ns[i], 16, affine(4, 64), 64, false});
+    }
+    prefill_shape(b, (shape){2048, 768, 32, 16, affine(4, 64), 64, false});
+    prefill_shape(b, (shape){2048, 512, 16, 16, affine(4, 64), 64, false});
+    static const int bits[] = {2, 3, 5, 6, 8};
+    for (int i = 0; i < 5; i++) {
+        prefill_shape(b, (shape){768, 2048, 32, 16, affine(bits[i], 64), 64, false});
+    }
+    prefill_shape(b, (shape){768, 2048, 32, 16, affine(4, 32), 64, false});
+    prefill_shape(b, (shape){768, 2048, 32, 16, affine(4, 128), 64, false});
+    prefill_shape(b, (shape){768, 2048, 32, 4, affine(4, 64), 64, true});
+}
+
+/* ---- threads ---- */
+
+/* A layer's worth of experts per fork and join, one after the other over all memory: seconds. */
+static double layers_pass(product_job *j, int matrices) {
+    int chunks = (j->s.rows + j->s.chunk - 1) / j->s.chunk;
+    uint8_t *memory = j->b->memory;
+    double start = now();
+    for (int i = 0; i + matrices <= j->s.matrices; i += matrices) {
+        j->b->memory = memory + (size_t)i * j->bytes;
+        pool_run(j->b->pool, product_task, j, chunks * matrices);
+    }
+    j->b->memory = memory;
+    return now() - start;
+}
+
+static _Atomic int busy_stop;
+
+static void *busy_loop(void *arg) {
+    (void)arg;
+    while (!busy_stop) {
+    }
+    return NULL;
+}
+
+static void threads_line(bench *b, int threads, bool busy) {
+    enum { LAYER = 4 };
+    pthread_t other;
+    pool *held = b->pool;
+    int held_threads = b->threads;
+    b->threads = threads;
+    must(pool_open(threads, &b->pool));
+    busy_stop = 0;
+    if (busy && pthread_create(&other, NULL, busy_loop, NULL)) exit(1);
+    product_job j = product_open(b, (shape){768, 2048, 1, 0, {QK_AFFINE, 4, 64, false}, 16, false});
+    double layers = j.s.matrices / LAYER;
+    figure f = {0};
+    double stop = now() + b->seconds;
+    for (int pass = 0; pass < 3 || now() < stop; pass++) {
+        double t = layers_pass(&j, LAYER);
+        if (pass) figure_add(&f, layers * LAYER * (double)j.bytes / t * 1e-9);
+    }
+    printf("%-11s %d thr %s  joins of %d experts' matrices: %5.1f (%.1f) GB/s, %.0f us each\n",
+           b->k->name, threads, busy ? "and a busy loop" : "alone          ", LAYER, median(&f),
+           best(&f), LAYER * (double)j.bytes / median(&f) * 1e-3);
+    product_close(&j);
+    busy_stop = 1;
+    if (busy) pthread_join(other, NULL);
+    pool_close(b->pool);
+    b->pool = held;
+    b->threads = held_threads;
+}
+
+static void part_threads(bench *b) {
+    static const int threads[] = {1, 2, 3, 4, 8};
+    for (int busy = 0; busy < 2; busy++) {
+        for (int i = 0; i < 5; i++) threads_line(b, threads[i], busy);
+    }
+}
+
+int main(int argc, char **argv) {
+    static bench b = {.seconds = 1.0, .threads = 2};
+    b.k = cpu_best();
+    const char *parts[8] = {0};
+    int n_parts = 0;
+    for (int i = 1; i < argc; i++) {
+        bool more = i + 1 < argc;
+        if (more && strcmp(argv[i], "--table") == 0) {
+            must(cpu_by_name(argv[++i], &b.k));
+        } else if (more && strcmp(argv[i], "--threads") == 0) {
+            b.threads = int_min(THREADS_MAX, int_max(1, atoi(argv[++i])));
+        } else if (more && strcmp(argv[i], "--seconds") == 0) {
+            b.seconds = atof(argv[++i]);
+        } else if (n_parts < 8) {
+            parts[n_parts++] = argv[i];
+        }
+    }
+    void *memory = NULL;
+    must(os_map(POOL_BYTES, true, &memory));
+    b.memory = memory;
+    rng r;
+    rng_seed(&r, 1);
+    for (size_t i = 0; i < POOL_BYTES; i += 8) {
+        uint64_t v = rng_next(&r);
+        memcpy(b.memory + i, &v, 8);
+    }
+    must(pool_open(b.threads, &b.pool));
+    for (int i = 0; i < THREADS_MAX; i++) b.scratch[i] = aligned_alloc(64, (size_t)4 << 20);
+    static const struct {
+        const char *name;
+        void (*run)(bench *);
+    } all[] = {{"decode", part_decode}, {"prefill", part_prefill}, {"threads", part_threads}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        bool wanted = n_parts == 0;
+        for (int k = 0; k < n_parts; k++) wanted |= strcmp(parts[k], all[i].name) == 0;
+        if (wanted) all[i].run(&b);
+    }
+    pool_close(b.pool);
+    for (int i = 0; i < THREADS_MAX; i++) free(b.scratch[i]);
+    os_unmap(memory, POOL_BYTES);
+    return 0;
+}

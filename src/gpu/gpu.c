@@ -1,0 +1,138 @@
+/* gpu.c: the face of gpu.h: finds the backend and passes the call on. */
+#include "gpu/gpu.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "gpu/gpu_backend.h"
+
+/* ---- kernels ---- */
+
+typedef struct kernel_info {
+    const char *name;
+    int threads;
+    size_t args_bytes;
+} kernel_info;
+
+#define KERNEL_INFO(name, args, threads) {#name, threads, sizeof(args)},
+static const kernel_info kernels[] = {GPU_KERNELS(KERNEL_INFO)};
+
+const char *gpu_kernel_name(gpu_kernel k) { return kernels[k].name; }
+int gpu_kernel_threads(gpu_kernel k) { return kernels[k].threads; }
+size_t gpu_kernel_args_bytes(gpu_kernel k) { return kernels[k].args_bytes; }
+
+/* ---- devices ---- */
+
+static err find(const char *name, const gpu_backend **out) {
+    const gpu_backend *all[] = {gpu_backend_cuda(), gpu_backend_host()};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (strcmp(all[i]->name, name) == 0) {
+            *out = all[i];
+            return err_none();
+        }
+    }
+    *out = NULL;
+    return err_make(ERR_NOT_FOUND, "no GPU backend \"%s\"; known are cuda, host", name);
+}
+
+int gpu_count(const char *backend, err *why) {
+    const gpu_backend *b;
+    err e = find(backend, &b);
+    int n = 0;
+    if (!e.code) n = b->count(&e);
+    if (why) *why = e;
+    return n;
+}
+
+err gpu_open(const char *backend, int index, gpu_device **out) {
+    const gpu_backend *b;
+    *out = NULL;
+    TRY(find(backend, &b));
+    return b->open(index, out);
+}
+
+void gpu_close(gpu_device *d) {
+    if (d) d->backend->close(d);
+}
+
+err gpu_info_get(gpu_device *d, gpu_info *out) { return d->backend->info(d, out); }
+err gpu_finish(gpu_device *d) { return d->backend->finish(d); }
+
+/* ---- memory ---- */
+
+err gpu_alloc(gpu_device *d, gpu_memory kind, size_t bytes, gpu_buffer *out) {
+    memset(out, 0, sizeof *out);
+    return d->backend->alloc(d, kind, bytes ? bytes : 1, out);
+}
+
+void gpu_free(gpu_device *d, gpu_buffer *b) {
+    if (b->addr) d->backend->free(d, b);
+    memset(b, 0, sizeof *b);
+}
+
+/* ---- queues ---- */
+
+err gpu_queue_open(gpu_device *d, gpu_queue **out) {
+    *out = NULL;
+    return d->backend->queue_open(d, out);
+}
+
+void gpu_queue_close(gpu_queue *q) {
+    if (q) q->device->backend->queue_close(q);
+}
+
+err gpu_queue_wait(gpu_queue *q) { return q->device->backend->queue_wait(q); }
+
+err gpu_copy_in(gpu_queue *q, gpu_addr to, const void *from, size_t bytes) {
+    return bytes ? q->device->backend->copy_in(q, to, from, bytes) : err_none();
+}
+
+err gpu_copy_out(gpu_queue *q, void *to, gpu_addr from, size_t bytes) {
+    return bytes ? q->device->backend->copy_out(q, to, from, bytes) : err_none();
+}
+
+err gpu_copy(gpu_queue *q, gpu_addr to, gpu_addr from, size_t bytes) {
+    return bytes ? q->device->backend->copy(q, to, from, bytes) : err_none();
+}
+
+err gpu_fill(gpu_queue *q, gpu_addr to, uint8_t byte, size_t bytes) {
+    return bytes ? q->device->backend->fill(q, to, byte, bytes) : err_none();
+}
+
+err gpu_launch(gpu_queue *q, gpu_kernel k, gpu_shape shape, const void *args) {
+    assert(k < GPU_KERNEL_COUNT && shape.x > 0 && shape.y > 0 && shape.z > 0);
+    return q->device->backend->launch(q, k, shape, args);
+}
+
+/* ---- order ---- */
+
+err gpu_event_open(gpu_device *d, gpu_event **out) {
+    *out = NULL;
+    return d->backend->event_open(d, out);
+}
+
+void gpu_event_close(gpu_event *e) {
+    if (e) e->device->backend->event_close(e);
+}
+
+err gpu_event_record(gpu_queue *q, gpu_event *e) { return q->device->backend->event_record(q, e); }
+err gpu_event_follow(gpu_queue *q, gpu_event *e) { return q->device->backend->event_follow(q, e); }
+err gpu_event_wait(gpu_event *e) { return e->device->backend->event_wait(e); }
+
+err gpu_event_elapsed(gpu_event *from, gpu_event *to, double *ms) {
+    *ms = 0;
+    return from->device->backend->event_elapsed(from, to, ms);
+}
+
+err gpu_graph_begin(gpu_queue *q) { return q->device->backend->graph_begin(q); }
+
+err gpu_graph_end(gpu_queue *q, gpu_graph **out) {
+    *out = NULL;
+    return q->device->backend->graph_end(q, out);
+}
+
+err gpu_graph_run(gpu_queue *q, gpu_graph *g) { return q->device->backend->graph_run(q, g); }
+
+void gpu_graph_close(gpu_graph *g) {
+    if (g) g->device->backend->graph_close(g);
+}

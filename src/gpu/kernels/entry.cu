@@ -1,0 +1,12 @@
+/* entry.cu: the kernels as nvcc sees them: arguments by value, in constant memory of the launch. */
+#include "gpu/kernels/gpu_lang.h"
+#include "gpu/kernels/kernels.inc"
+
+#define ENTRY(name, args, n_threads)                                                                          \
+    extern "C" __global__ void __launch_bounds__(n_threads) name(const __grid_constant__ args a) {      \
+        extern __shared__ float shared[];                                                          \
+        where at = {(int)threadIdx.x, (int)blockDim.x, (int)blockIdx.x, (int)blockIdx.y,           \
+                    (int)blockIdx.z};                                                              \
+        name##_body(at, &a, shared);                                                               \
+    }
+GPU_KERNELS(ENTRY)
