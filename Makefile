@@ -64,6 +64,7 @@ GOLDEN_SRC := $(sort $(wildcard tests/golden/*.c))
 TOKDIFF_SRC := $(sort $(wildcard tests/tokenizer/*.c))
 FAKE_SERVER_SRC := $(sort $(wildcard tests/server/*.c))
 TEMPLATE_SRC := $(sort $(wildcard tests/template/*.c))
+GRAMMAR_SRC := $(sort $(wildcard tests/grammar/*.c))
 SYNTH_SRC := $(sort $(wildcard tools/synth-model/*.c))
 KERNEL_BENCH_SRC := $(sort $(wildcard bench/kernel_bench*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
@@ -77,7 +78,8 @@ APP_LIBS ?= $(LIBS)
 PROGRAMS := $(if $(APP_SRC),$(BUILD)/flashchat) $(if $(INFER_SRC),$(BUILD)/infer)
 TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model) \
 	$(if $(TOKDIFF_SRC),$(BUILD)/tokenizer-diff) $(if $(FAKE_SERVER_SRC),$(BUILD)/fake-server) \
-	$(if $(TEMPLATE_SRC),$(BUILD)/template-diff) $(BUILD)/kernel-bench
+	$(if $(TEMPLATE_SRC),$(BUILD)/template-diff) $(BUILD)/kernel-bench \
+	$(if $(GRAMMAR_SRC),$(BUILD)/grammar-sample)
 
 GPUCHECK_SRC := $(sort $(wildcard tests/gpu/*.c))
 TOOLS += $(if $(GPUCHECK_SRC),$(BUILD)/gpu-check)
@@ -149,6 +151,7 @@ $(eval $(call program,kernel-bench,$(KERNEL_BENCH_SRC)))
 # Needs nothing but the C library, so that it runs on a bare machine with a card.
 $(BUILD)/gpu-check: $(GPUCHECK_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
 	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ -lpthread -lm -ldl
+$(if $(GRAMMAR_SRC),$(eval $(call program,grammar-sample,$(GRAMMAR_SRC))))
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libflashmoe.a
 	@mkdir -p $(@D)
@@ -215,7 +218,7 @@ print-build-config:   ## compiler, flags, libraries
 # What some rule above compiles; tests/style compares it with what lies in the tree.
 print-sources:
 	@printf '%s\n' $(LIB_SRC) $(COMMON_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) $(TOKDIFF_SRC) \
-		$(FAKE_SERVER_SRC) $(TEMPLATE_SRC) $(KERNEL_BENCH_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
+		$(FAKE_SERVER_SRC) $(TEMPLATE_SRC) $(GRAMMAR_SRC) $(KERNEL_BENCH_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
 	@printf '%s\n' $(GPUCHECK_SRC)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -212,7 +212,7 @@ static err table_make(grammar_vocab *v, const grammar_scratch *s, bool counted, 
         t->inside[s->ids[i] >> 6] |= (uint64_t)1 << (s->ids[i] & 63);
     v->memory += (mask ? v->words * 8 : 0) + ids * (counted ? 8 : 4) + exits * sizeof *t->exits;
     if (counted) return sort_ids(s, t);
-    memcpy(t->ids, s->ids, ids * sizeof *t->ids);
+    if (list) memcpy(t->ids, s->ids, ids * sizeof *t->ids);
     return err_none();
 }
 
