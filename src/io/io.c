@@ -29,10 +29,11 @@ bool io_backend_parse(const char *name, io_backend *out) {
 
 /* An error at the r->done + further'th byte: the read tries again, on the other drive where there
  * is one. True when tries are used up. */
-static bool give_up(const io *o, io_read *r, int error, uint32_t further) {
+static bool give_up(io *o, io_read *r, int error, uint32_t further) {
     r->error = error;
     r->error_at = r->offset + r->done + further;
     r->tries++;
+    atomic_fetch_add(&o->failures[r->drive], 1);
     if (r->tries >= IO_TRIES_MAX) return true;
     if (o->n_drives > 1) {
         r->drive = 1 - r->drive;
@@ -41,7 +42,7 @@ static bool give_up(const io *o, io_read *r, int error, uint32_t further) {
     return false;
 }
 
-bool io_advance(const io *o, io_read *r, int64_t result) {
+bool io_advance(io *o, io_read *r, int64_t result) {
     if (o->options.fault) {
         io_fault_call call = {r->file, r->drive, r->offset + r->done, r->dst + r->done};
         result = io_fault_apply(o->options.fault, &call, result);
@@ -153,6 +154,10 @@ void io_close(io *o) {
 io_backend io_engine(const io *o) { return o->options.backend; }
 int io_drives(const io *o) { return o->n_drives; }
 int64_t io_file_bytes(const io *o, int file) { return o->sizes[file]; }
+bool io_drive_works(const io *o, int drive) {
+    return atomic_load(&o->failures[drive]) < IO_DRIVE_FAILURES_MAX;
+}
+
 int io_in_flight(const io *o) { return o->in_flight; }
 int io_room(const io *o) { return o->options.depth - o->in_flight; }
 
@@ -164,6 +169,7 @@ void io_start(io *o, io_read *r) {
     assert(io_room(o) > 0 && r->need <= r->bytes && r->drive < o->n_drives);
     assert(r->file >= 0 && r->file < o->options.n_files);
     r->done = 0;
+    r->first_drive = r->drive;
     r->tries = 0;
     r->interrupts = 0;
     r->error = 0;

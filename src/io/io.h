@@ -22,13 +22,14 @@
 
 #include "base/err.h"
 
-#define IO_ALIGN          4096 /* EINTR, EAGAIN: not failures, but bounded too */
-#define IO_DEPTH_MAX      256
-#define IO_THREADS_MAX    64
-#define IO_TRIES_MAX      3
-#define IO_INTERRUPTS_MAX 1000 /* EINTR, EAGAIN: no failure, but no endless loop either */
-#define IO_DRIVES_MAX     2
-#define IO_ENDED          (-1) /* io_read.error: the file ends too early */
+#define IO_ALIGN              4096 /* EINTR, EAGAIN: not failures, but bounded too */
+#define IO_DEPTH_MAX          256
+#define IO_THREADS_MAX        64
+#define IO_TRIES_MAX          3
+#define IO_INTERRUPTS_MAX     1000 /* EINTR, EAGAIN: no failure, but no endless loop either */
+#define IO_DRIVE_FAILURES_MAX 16
+#define IO_DRIVES_MAX         2
+#define IO_ENDED              (-1) /* io_read.error: the file ends too early */
 
 typedef enum io_backend {
     IO_AUTO,     /* whoever opens the files measures and picks; io_open itself refuses it */
@@ -54,9 +55,10 @@ typedef struct io_read {
     int32_t drive; /* 0, or 1 for the mirror */
     void *owner;   /* the caller's, untouched */
     /* result */
-    int error;        /* 0, IO_ENDED, or an errno value */
-    int64_t error_at; /* where in the file it happened */
-    int tries;        /* failed attempts, successful in the end or not */
+    int error;           /* 0, IO_ENDED, or an errno value */
+    int64_t error_at;    /* where in the file it happened */
+    int tries;           /* failed attempts, successful in the end or not */
+    int32_t first_drive; /* of the first attempt */
     /* the engine's */
     uint32_t done;
     int interrupts;
@@ -91,6 +93,9 @@ void io_close(io *o);
 
 io_backend io_engine(const io *o);
 int io_drives(const io *o);
+/* False once a drive has failed IO_DRIVE_FAILURES_MAX times: reads should start from the other one.
+ */
+bool io_drive_works(const io *o, int drive);
 /* Bytes of a file at open. */
 int64_t io_file_bytes(const io *o, int file);
 const char *io_file_path(const io *o, int file, int drive);

@@ -2,6 +2,8 @@
 #ifndef IO_IO_IMPL_H
 #define IO_IO_IMPL_H
 
+#include <stdatomic.h>
+
 #include "io/io.h"
 
 /* What an engine is. All but the threads of its own run on the owner thread. */
@@ -21,6 +23,8 @@ struct io {
     int n_drives;
     int *fds[IO_DRIVES_MAX]; /* [n_files], owned, -1 when not open */
     int64_t *sizes;          /* [n_files], owned */
+    /* any thread */
+    atomic_int failures[IO_DRIVES_MAX];
     /* owner thread only */
     int in_flight;
 };
@@ -31,7 +35,7 @@ extern const io_engine_ops io_uring_ops;
 /* Takes the result of one system call for r (bytes, or -errno) into account. True: r is finished.
  * False: read again, r->bytes - r->done bytes at r->offset + r->done into r->dst + r->done from
  * r->drive. Any thread that holds r. */
-bool io_advance(const io *o, io_read *r, int64_t result);
+bool io_advance(io *o, io_read *r, int64_t result);
 
 static inline int io_fd(const io *o, const io_read *r) { return o->fds[r->drive][r->file]; }
 

@@ -140,6 +140,11 @@ int cache_worst(const cache *c) {
     return worst;
 }
 
+bool cache_is_hot(const cache *c, int key) {
+    double touch = 2 - c->keep_fast - c->keep_slow;
+    return c->entries[key].fast + c->entries[key].slow >= 0.999 * touch; /* but for rounding */
+}
+
 /* ---- history ---- */
 
 void cache_tick(cache *c) { c->now++; }

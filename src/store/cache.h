@@ -90,6 +90,8 @@ void cache_remove(cache *c, int key);
 bool cache_evictable(const cache *c, int key);
 /* The evictable key of the lowest rank, -1 when there is none. */
 int cache_worst(const cache *c);
+/* key has been used in the last token or so: as much as one touch weighs right after it. */
+bool cache_is_hot(const cache *c, int key);
 /* a would be evicted before b. */
 bool cache_before(const cache *c, int a, int b);
 

@@ -51,17 +51,22 @@ typedef struct expert_store_options {
     io_backend
         backend;  /* IO_AUTO: buffered when all experts fit comfortably, else the faster direct */
     int io_depth; /* reads in flight at most; 0: a good default */
-    const char *io_state;   /* JSON file that remembers which engine is faster (io_bench.h); NULL:
-                               nothing is measured or remembered */
-    uint32_t io_block;      /* longer extents are read in pieces of this size; 0: a good default */
+    const char *io_state; /* JSON file that remembers which engine is faster (io_bench.h); NULL:
+                             nothing is measured or remembered */
+    uint32_t io_block;    /* longer extents are read in pieces of this size; 0: a good default */
+    const char *const
+        *mirrors;           /* NULL, or map.paths again on a second drive: reads are split over
+                               both; a mirror that fails while reading is done without. Borrowed */
     struct io_fault *fault; /* tests only, borrowed until close */
 } expert_store_options;
 
-typedef struct expert_store_stats { /* since open or the last reset */
-    uint64_t requests, hits, misses, evictions;
-    uint64_t read_bytes; /* payload */
-    uint64_t wait_ns;    /* the engine thread stood still for a read */
-    uint64_t prefetch_issued, prefetch_used, prefetch_wasted;
+typedef struct expert_store_stats {             /* since open or the last reset */
+    uint64_t requests, hits, misses, evictions; /* hits: in memory or on the way */
+    uint64_t read_bytes;                        /* payload */
+    uint64_t wait_ns;                           /* the engine thread stood still for a read */
+    uint64_t prefetch_issued; /* hinted experts that were read, or began to be, and whose layer has
+                                 been asked since: used (they are among the hits too) or wasted */
+    uint64_t prefetch_used, prefetch_wasted;
 } expert_store_stats;
 
 typedef struct expert_store expert_store;
@@ -91,6 +96,22 @@ err expert_store_wait(expert_store *s, int layer, int id, expert_view *out) MUST
 void expert_store_release(expert_store *s, int layer, int id);
 /* A new token begins: the clock of the eviction policy. */
 void expert_store_tick(expert_store *s);
+
+/* Look-ahead: these experts (the likeliest first) may be asked for in the next request of this
+ * layer. The first few that are not in memory are read while the disk has nothing else to do, into
+ * free slots or those of experts that were not used lately, as long as most such guesses come true
+ * (prefetch.h). Never fails, never blocks, and changes no result; what it costs is counted apart.
+ */
+void expert_store_hint(expert_store *s, int layer, const int *ids, int n);
+
+/* Reads all experts, in order, while the disk has nothing else to do: where every one has a slot,
+ * else no effect. Goes on inside every call of the store. */
+void expert_store_fill(expert_store *s);
+/* Every expert is in memory: nothing will be read any more. */
+bool expert_store_resident(const expert_store *s);
+/* For when the engine has nothing to do: lets hints and filling go on for so long; true when
+ * nothing is left to read. */
+bool expert_store_idle(expert_store *s, int milliseconds);
 
 void expert_store_stats_get(expert_store *s, expert_store_stats *out);
 void expert_store_stats_reset(expert_store *s);

@@ -1,0 +1,33 @@
+/* prefetch.h: how many experts may be read on a guess. Pure.
+ *
+ * A guess (the next layer's router on this layer's state) names experts that may be asked for.
+ * Reading the first few of them on an idle disk wins a read's time when the guess is right; when it
+ * is wrong the read was for nothing, and may delay one that is needed. So the governor follows the
+ * share of guesses that came true: `allowance` grows to PREFETCH_MAX while most do, falls to 0 when
+ * too few do, and is then tried again with one read from time to time. */
+#ifndef STORE_PREFETCH_H
+#define STORE_PREFETCH_H
+
+#include <stdbool.h>
+
+#define PREFETCH_MAX    4 /* of one hint; more is a loss by published measurements */
+#define PREFETCH_START  2
+#define PREFETCH_MEMORY 16.0 /* guesses: how far back the share looks */
+#define PREFETCH_GROW   0.7  /* share of true guesses from which one more is allowed */
+#define PREFETCH_SHRINK 0.45 /* and below which one less is */
+#define PREFETCH_RETRY  64   /* hints without a read before one is tried again */
+
+typedef struct prefetch {
+    double share;  /* of guesses that came true, moving average */
+    int allowance; /* reads that one hint may start, 0 to PREFETCH_MAX */
+    int seen;      /* guesses since the allowance last changed */
+    int idle;      /* hints since a read was last allowed */
+} prefetch;
+
+void prefetch_init(prefetch *p);
+/* A hint has come: how many reads it may start. */
+int prefetch_hint(prefetch *p);
+/* A guess that was read came true, or did not. */
+void prefetch_outcome(prefetch *p, bool came_true);
+
+#endif

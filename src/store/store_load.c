@@ -1,0 +1,199 @@
+/* store_load.c: from a key without bytes to a slot with all of them: see store_impl.h. */
+#include <assert.h>
+#include <errno.h>
+
+#include "base/bits.h"
+#include "store/store_impl.h"
+
+static const expert_part *parts_of(const expert_store *s, int key) {
+    return s->map.parts + (size_t)key * (size_t)s->map.n_parts;
+}
+
+static uint8_t *slot_data(const expert_store *s, const slot *x) {
+    return s->base + (size_t)(x - s->slots) * s->slot_bytes;
+}
+
+/* ---- slots and queues ---- */
+
+static void queue_put(expert_store *s, slot_queue *q, slot *x) {
+    int32_t index = (int32_t)(x - s->slots);
+    x->next = -1;
+    x->queued = true;
+    if (q->tail >= 0)
+        s->slots[q->tail].next = index;
+    else
+        q->head = index;
+    q->tail = index;
+}
+
+/* Takes x out of q, wherever in it. Guesses are few, and demand is taken from its head. */
+static void queue_take(expert_store *s, slot_queue *q, slot *x) {
+    int32_t index = (int32_t)(x - s->slots), before = -1;
+    for (int32_t i = q->head; i != index; i = s->slots[i].next) before = i;
+    if (before < 0)
+        q->head = x->next;
+    else
+        s->slots[before].next = x->next;
+    if (q->tail == index) q->tail = before;
+    x->next = -1;
+    x->queued = false;
+}
+
+void store_free(expert_store *s, slot *x) {
+    assert(x->pins == 0 && x->reads == 0 && !x->queued);
+    if (x->state == SLOT_READY) s->n_ready--;
+    s->slot_of[x->key] = -1;
+    *x = (slot){.key = -1, .next = s->free_head};
+    s->free_head = (int32_t)(x - s->slots);
+    s->n_free++;
+}
+
+slot *store_claim(expert_store *s, int key) {
+    if (s->n_free == 0) {
+        int worst = cache_worst(&s->cache);
+        assert(worst >= 0);
+        cache_remove(&s->cache, worst);
+        store_free(s, store_slot_at(s, worst));
+        s->stats.evictions++;
+    }
+    slot *x = &s->slots[s->free_head];
+    s->free_head = x->next;
+    s->n_free--;
+    *x = (slot){.key = key, .next = -1, .state = SLOT_LOADING};
+    s->n_unpinned_loading++;
+    s->slot_of[key] = (int32_t)(x - s->slots);
+    return x;
+}
+
+void store_demand(expert_store *s, slot *x) {
+    bool pending = !x->guess || x->queued;
+    if (x->guess) {
+        s->demand_reads += x->reads;
+        if (x->queued) queue_take(s, &s->guesses, x);
+        x->guess = false;
+    }
+    if (pending) queue_put(s, &s->demand, x);
+}
+
+void store_guess(expert_store *s, slot *x) {
+    x->guess = true;
+    queue_put(s, &s->guesses, x);
+}
+
+/* ---- reads ---- */
+
+/* All reads of x have ended. */
+static void loaded(expert_store *s, slot *x) {
+    if (x->pins == 0) s->n_unpinned_loading--;
+    if (x->failure.error) {
+        x->state = SLOT_FAILED;
+        if (x->pins == 0) store_free(s, x);
+        return;
+    }
+    record r;
+    record_make(parts_of(s, x->key), s->map.n_parts, &r);
+    uint8_t *data = slot_data(s, x);
+    if (s->direct) record_settle(&r, data);
+    for (int i = 0; i < s->map.n_parts; i++) x->view.part[i] = data + r.part[i];
+    x->state = SLOT_READY;
+    x->guess = false;
+    s->n_ready++;
+    if (x->pins == 0) cache_add(&s->cache, x->key);
+}
+
+void store_call_off(expert_store *s, slot *x) {
+    if (x->state != SLOT_LOADING || !x->guess) return;
+    x->failure.error = ECANCELED;
+    if (x->queued) queue_take(s, &s->guesses, x);
+    if (x->reads == 0) loaded(s, x);
+}
+
+/* With two drives, the one with less to do. */
+static int pick_drive(const expert_store *s) {
+    if (io_drives(s->io) < 2) return 0;
+    bool other =
+        s->on_drive[1] < s->on_drive[0] || (s->on_drive[1] == s->on_drive[0] && s->n_reads % 2);
+    return other && io_drive_works(s->io, 1);
+}
+
+static void start_piece(expert_store *s, slot *x, const record_run *run, const record_read *piece) {
+    io_read *read = s->reads[--s->n_reads];
+    *read = (io_read){.dst = slot_data(s, x) + piece->place,
+                      .offset = piece->offset,
+                      .bytes = piece->bytes,
+                      .need = piece->need,
+                      .file = run->file,
+                      .drive = pick_drive(s),
+                      .owner = x};
+    s->on_drive[read->drive] += read->bytes;
+    s->demand_reads += !x->guess;
+    x->reads++;
+    io_start(s->io, read);
+}
+
+/* Starts reads of x while there is room, keeping `spare` reads free; true when all of them are
+ * started, or one has failed. */
+static bool start_slot(expert_store *s, slot *x, int spare) {
+    record r;
+    record_make(parts_of(s, x->key), s->map.n_parts, &r);
+    while (x->run < r.n_runs && !x->failure.error) {
+        if (s->n_reads <= spare) return false;
+        const record_run *run = &r.runs[x->run];
+        record_read piece;
+        if (record_next(run, s->direct, s->block, &x->run_at, &piece)) {
+            start_piece(s, x, run, &piece);
+        } else {
+            x->run++;
+            x->run_at = 0;
+        }
+    }
+    return true;
+}
+
+/* True when q is empty in the end. */
+static bool start_queue(expert_store *s, slot_queue *q, int spare) {
+    while (q->head >= 0) {
+        slot *x = &s->slots[q->head];
+        if (!start_slot(s, x, spare)) return false;
+        queue_take(s, q, x);
+        if (x->reads == 0) loaded(s, x);
+    }
+    return true;
+}
+
+/* Filling: guesses the next expert that has no slot. */
+static bool guess_next(expert_store *s) {
+    while (s->fill_at < s->n_keys && store_slot_at(s, s->fill_at)) s->fill_at++;
+    if (s->fill_at == s->n_keys || s->n_free == 0) return false;
+    store_guess(s, store_claim(s, s->fill_at++));
+    return true;
+}
+
+static void start_waiting(expert_store *s) {
+    if (start_queue(s, &s->demand, 0) && s->demand_reads == 0) {
+        bool fills = s->fill_at < s->n_keys;
+        int spare = fills ? int_max(0, s->n_reads + io_in_flight(s->io) - STORE_FILL_MAX) : 0;
+        while (start_queue(s, &s->guesses, spare) && s->n_reads > spare && guess_next(s)) continue;
+    }
+    io_flush(s->io);
+}
+
+static void finish(expert_store *s, io_read *read) {
+    slot *x = read->owner;
+    x->reads--;
+    s->demand_reads -= !x->guess;
+    s->on_drive[read->first_drive] -= read->bytes;
+    s->stats.read_bytes += read->error ? 0 : read->need;
+    if (read->error && !x->failure.error) x->failure = *read;
+    s->reads[s->n_reads++] = read;
+    if (x->reads == 0 && !x->queued) loaded(s, x);
+}
+
+bool store_pump(expert_store *s, bool wait) {
+    start_waiting(s);
+    io_read *read = io_next(s->io, wait);
+    if (!read) return false;
+    for (; read; read = io_next(s->io, false)) finish(s, read);
+    start_waiting(s);
+    return true;
+}
