@@ -64,6 +64,8 @@ case "$*" in
 --version) echo 1 ;;
 *jansson) [ -f "$TOP/installed/libjansson-dev" ] ;;
 *libpcre2-8) [ -f "$TOP/installed/libpcre2-dev" ] ;;
+*libcurl) [ -f "$TOP/installed/libcurl4-openssl-dev" ] ;;
+*libcrypto) [ -f "$TOP/installed/libssl-dev" ] ;;
 *) [ -f "$TOP/installed/$(echo "${2}" | sed 's/^lib//;s/^/lib/')-dev" ] ;;
 esac
 END
