@@ -153,6 +153,14 @@ $(BUILD)/gpu-check: $(GPUCHECK_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
 	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ -lpthread -lm -ldl
 $(if $(GRAMMAR_SRC),$(eval $(call program,grammar-sample,$(GRAMMAR_SRC))))
 
+# The program with answers given beforehand (serve_script.h), for tests of real clients. Not installed.
+TEST_APP_OBJ := $(APP_SRC:%.c=$(BUILD)/obj/test-build/%.o)
+$(BUILD)/obj/test-build/%.o: %.c Makefile $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$< (test build))$(CC) $(CFLAGS_ALL) -DFM_TEST_BUILD -MMD -MP -c $< -o $@
+$(BUILD)/flashchat-test: $(TEST_APP_OBJ) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ $(APP_LIBS)
+
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libflashmoe.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ -lcmocka $(LIBS)

@@ -11,7 +11,8 @@
 #include "flashmoe.h"
 #include "product.h"
 
-static const command *const commands[] = {&command_prompt, &command_chat, &command_plan};
+static const command *const commands[] = {&command_prompt, &command_chat, &command_plan,
+                                          &command_serve};
 #define N_COMMANDS ((int)(sizeof commands / sizeof commands[0]))
 
 static void print_help(void) {

@@ -21,7 +21,7 @@ typedef struct choice {
 
 typedef struct generation {
     server *s;
-    http_exchange *x;
+    web_exchange *x;
     request r;
     emit m;
     reply *replies;       /* [n] */
@@ -61,8 +61,7 @@ static void release(generation *g) {
 /* What the emitter has written goes to the client; false: nobody reads it. */
 static bool flush(generation *g) {
     bool ok = true;
-    if (g->r.stream && g->m.out.length)
-        ok = http_stream_write(g->x, g->m.out.data, g->m.out.length);
+    if (g->r.stream && g->m.out.length) ok = web_stream_write(g->x, g->m.out.data, g->m.out.length);
     if (g->r.stream) g->m.out.length = 0;
     return ok;
 }
@@ -75,7 +74,7 @@ static void started(void *ctx, size_t cached) {
     g->m.cached_tokens = cached;
     err e = g->m.ops->begin(&g->m);
     if (e.code) g->failure = e;
-    if (g->r.stream) http_stream_ping(g->x, g->m.ops->ping);
+    if (g->r.stream) web_stream_ping(g->x, g->m.ops->ping);
     flush(g);
 }
 
@@ -120,9 +119,9 @@ static void debug_reply(generation *g) {
         reply *y = &g->replies[i];
         json_t *message = reply_message(y);
         char *text = json_dumps(message, JSON_INDENT(1));
-        slog_debug(g->s->log, http_serial(g->x), "reply.txt", y->raw.data ? y->raw.data : "",
+        slog_debug(g->s->log, web_serial(g->x), "reply.txt", y->raw.data ? y->raw.data : "",
                    y->raw.length);
-        if (text) slog_debug(g->s->log, http_serial(g->x), "reply.json", text, strlen(text));
+        if (text) slog_debug(g->s->log, web_serial(g->x), "reply.json", text, strlen(text));
         free(text);
         json_decref(message);
     }
@@ -154,13 +153,13 @@ static void finish_answer(generation *g) {
     err e = g->failure;
     if (!e.code) e = g->m.ops->end(&g->m);
     if (e.code)
-        slog_line(g->s->log, "request %llu failed: %s", (unsigned long long)http_serial(g->x),
+        slog_line(g->s->log, "request %llu failed: %s", (unsigned long long)web_serial(g->x),
                   e.text);
     if (!g->r.stream) {
         if (e.code) {
             server_fail_api(g->x, g->r.api, status_of(e.code), NULL, e.text);
         } else {
-            http_answer(g->x, 200, NULL, g->m.out.data, g->m.out.length);
+            web_answer(g->x, 200, NULL, g->m.out.data, g->m.out.length);
         }
         return;
     }
@@ -168,7 +167,7 @@ static void finish_answer(generation *g) {
     if (e.code && g->m.ops->fail(&g->m, type, e.text).code)
         g->m.out.length = 0; /* no memory even for that: the stream just ends */
     flush(g);
-    http_stream_end(g->x);
+    web_stream_end(g->x);
 }
 
 static void ended(void *ctx, sched_end why, const err *e) {
@@ -210,14 +209,14 @@ static bool model_known(const server *s, const char *name) {
     return false;
 }
 
-bool server_read(server *s, http_exchange *x, request_api api, request *r) {
+bool server_read(server *s, web_exchange *x, request_api api, request *r) {
     size_t length;
-    const char *bytes = http_body(x, &length);
+    const char *bytes = web_body(x, &length);
     json_t *body;
     char param[64] = "";
-    slog_debug(s->log, http_serial(x), "request.json", bytes, length);
+    slog_debug(s->log, web_serial(x), "request.json", bytes, length);
     err e = request_json(bytes, length, &body);
-    http_body_drop(x);
+    web_body_drop(x);
     if (!e.code) e = request_parse(api, body, r, param);
     if (e.code) {
         server_fail_api(x, api, status_of(e.code), param, e.text);
@@ -373,21 +372,21 @@ static err prepare(generation *g) {
 
 static err submit(generation *g) {
     g->left = g->n;
-    http_exchange_take(g->x);
+    web_exchange_take(g->x);
     atomic_fetch_add(&g->refs, 1); /* the engine's */
     err e = sched_submit(g->s->sched, g->jobs, g->n, g->ids);
     if (e.code) {
         atomic_fetch_sub(&g->refs, 1);
-        http_exchange_release(g->x);
+        web_exchange_release(g->x);
         return e.code == ERR_RANGE ? err_make(ERR_ARG, "%s", e.text) : e;
     }
-    if (g->r.stream) http_stream_begin(g->x, "text/event-stream", ": keep-alive\n\n");
-    http_on_gone(g->x, client_gone, g);
-    http_exchange_release(g->x);
+    if (g->r.stream) web_stream_begin(g->x, "text/event-stream", ": keep-alive\n\n");
+    web_on_gone(g->x, client_gone, g);
+    web_exchange_release(g->x);
     return e;
 }
 
-void server_generate(server *s, http_exchange *x, request_api api) {
+void server_generate(server *s, web_exchange *x, request_api api) {
     generation *g = calloc(1, sizeof *g);
     if (!g) {
         server_fail_api(x, api, 503, NULL, "no memory for a request");
@@ -403,7 +402,7 @@ void server_generate(server *s, http_exchange *x, request_api api) {
     }
     err e = prepare(g);
     if (!e.code && g->prompts[0].text)
-        slog_debug(s->log, http_serial(x), "prompt.txt", g->prompts[0].text,
+        slog_debug(s->log, web_serial(x), "prompt.txt", g->prompts[0].text,
                    strlen(g->prompts[0].text));
     bool submitted = false;
     if (!e.code) {
@@ -416,7 +415,7 @@ void server_generate(server *s, http_exchange *x, request_api api) {
         char param[64];
         size_t n = strcspn(e.text, ":");
         snprintf(param, sizeof param, "%.*s", n < 32 && e.text[n] ? (int)n : 0, e.text);
-        if (e.code == ERR_BUSY) http_set_header(x, "Retry-After", "2");
+        if (e.code == ERR_BUSY) web_set_header(x, "Retry-After", "2");
         server_fail_api(x, api, e.code == ERR_BUSY ? 429 : status_of(e.code), param, e.text);
     } else {
         pthread_mutex_lock(&s->m.lock);
@@ -428,7 +427,7 @@ void server_generate(server *s, http_exchange *x, request_api api) {
 
 /* ---- prompts without generation ---- */
 
-void server_count_tokens(server *s, http_exchange *x) {
+void server_count_tokens(server *s, web_exchange *x) {
     request r;
     if (!server_read(s, x, API_MESSAGES, &r)) return;
     port_prompt p = {0};
@@ -442,7 +441,7 @@ void server_count_tokens(server *s, http_exchange *x) {
     request_free(&r);
 }
 
-void server_apply_template(server *s, http_exchange *x) {
+void server_apply_template(server *s, web_exchange *x) {
     request r;
     if (!server_read(s, x, API_TEMPLATE, &r)) return;
     port_prompt p = {0};

@@ -44,8 +44,8 @@ static err requests_part(server *s, const metrics *m, text_buf *out) {
                                        [API_COMPLETIONS] = "completions",
                                        [API_RESPONSES] = "responses",
                                        [API_MESSAGES] = "messages"};
-    http_counters h;
-    http_counters_get(s->http, &h);
+    web_counters h;
+    web_counters_get(s->http, &h);
     COUNTER("http_requests_total", "Requests, of any kind.", h.requests);
     GAUGE("http_connections", "Open connections.", h.connections);
     COUNTER("http_connections_evicted_total", "Idle connections closed to make room.", h.evicted);

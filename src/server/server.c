@@ -19,28 +19,28 @@
 
 /* ---- answers ---- */
 
-void server_fail_api(http_exchange *x, request_api api, int status, const char *param,
+void server_fail_api(web_exchange *x, request_api api, int status, const char *param,
                      const char *message) {
     text_buf out = {0};
     if (emit_error(api, status, param, message, &out).code) out.length = 0;
-    http_answer(x, status, NULL, out.data, out.length);
+    web_answer(x, status, NULL, out.data, out.length);
     text_buf_free(&out);
 }
 
-static request_api api_of(const http_exchange *x) {
-    return strncmp(http_path(x), "/v1/messages", 12) == 0 ? API_MESSAGES : API_CHAT;
+static request_api api_of(const web_exchange *x) {
+    return strncmp(web_path(x), "/v1/messages", 12) == 0 ? API_MESSAGES : API_CHAT;
 }
 
-void server_fail(server *s, http_exchange *x, int status, const char *param, const char *message) {
+void server_fail(server *s, web_exchange *x, int status, const char *param, const char *message) {
     (void)s;
     server_fail_api(x, api_of(x), status, param, message);
 }
 
-void server_json(http_exchange *x, json_t *data) {
+void server_json(web_exchange *x, json_t *data) {
     char *text = data ? json_dumps(data, JSON_COMPACT) : NULL;
     json_decref(data);
     if (text) {
-        http_answer(x, 200, NULL, text, strlen(text));
+        web_answer(x, 200, NULL, text, strlen(text));
     } else {
         server_fail_api(x, API_CHAT, 500, NULL, "no memory for an answer");
     }
@@ -49,7 +49,7 @@ void server_json(http_exchange *x, json_t *data) {
 
 /* ---- small endpoints ---- */
 
-static void get_root(server *s, http_exchange *x) {
+static void get_root(server *s, web_exchange *x) {
     server_json(x, json_pack("{s:s, s:s, s:s, s:[s,s,s,s,s,s,s,s,s,s,s]}", "name", "flashchat",
                              "version", FM_VERSION, "model", s->port->id, "endpoints",
                              "/v1/chat/completions", "/v1/completions", "/v1/responses",
@@ -57,7 +57,7 @@ static void get_root(server *s, http_exchange *x) {
                              "/detokenize", "/apply-template", "/health", "/metrics"));
 }
 
-static void get_health(server *s, http_exchange *x) {
+static void get_health(server *s, web_exchange *x) {
     sched_counters c;
     sched_counters_get(s->sched, &c);
     bool draining = atomic_load(&s->draining);
@@ -66,16 +66,16 @@ static void get_health(server *s, http_exchange *x) {
                              "uptime", (json_int_t)(time(NULL) - s->begun));
     char *text = json_dumps(data, JSON_COMPACT);
     json_decref(data);
-    http_answer(x, draining ? 503 : 200, NULL, text ? text : "{}", text ? strlen(text) : 2);
+    web_answer(x, draining ? 503 : 200, NULL, text ? text : "{}", text ? strlen(text) : 2);
     free(text);
 }
 
-static void get_metrics(server *s, http_exchange *x) {
+static void get_metrics(server *s, web_exchange *x) {
     text_buf out = {0};
     if (metrics_text(s, &out).code) {
         server_fail(s, x, 500, NULL, "no memory for an answer");
     } else {
-        http_answer(x, 200, "text/plain; version=0.0.4; charset=utf-8", out.data, out.length);
+        web_answer(x, 200, "text/plain; version=0.0.4; charset=utf-8", out.data, out.length);
     }
     text_buf_free(&out);
 }
@@ -92,7 +92,7 @@ static json_t *model_entry(const server *s, const char *id) {
                      s->port->engine.context, "context_window", s->port->engine.context);
 }
 
-static void get_models(server *s, http_exchange *x) {
+static void get_models(server *s, web_exchange *x) {
     json_t *data = json_array();
     json_array_append_new(data, model_entry(s, s->port->id));
     for (const char *const *a = s->o.aliases; a && *a; a++)
@@ -102,8 +102,8 @@ static void get_models(server *s, http_exchange *x) {
                              s->port->id));
 }
 
-static void get_model(server *s, http_exchange *x) {
-    const char *id = http_path(x) + strlen("/v1/models/");
+static void get_model(server *s, web_exchange *x) {
+    const char *id = web_path(x) + strlen("/v1/models/");
     bool known = strcasecmp(id, s->port->id) == 0;
     for (const char *const *a = s->o.aliases; a && *a && !known; a++)
         known = strcasecmp(id, *a) == 0;
@@ -114,17 +114,17 @@ static void get_model(server *s, http_exchange *x) {
     }
 }
 
-static bool small_body(server *s, http_exchange *x, json_t **out) {
+static bool small_body(server *s, web_exchange *x, json_t **out) {
     (void)s;
     size_t length;
-    const char *bytes = http_body(x, &length);
+    const char *bytes = web_body(x, &length);
     err e = request_json(bytes, length, out);
     if (!e.code) return true;
     server_fail_api(x, API_CHAT, 400, NULL, e.text);
     return false;
 }
 
-static void tokenize(server *s, http_exchange *x) {
+static void tokenize(server *s, web_exchange *x) {
     json_t *body;
     if (!small_body(s, x, &body)) return;
     json_t *content = json_object_get(body, "content");
@@ -175,7 +175,7 @@ static err join_tokens(server *s, const json_t *list, text_buf *out) {
     return e;
 }
 
-static void detokenize(server *s, http_exchange *x) {
+static void detokenize(server *s, web_exchange *x) {
     json_t *body;
     if (!small_body(s, x, &body)) return;
     text_buf text = {0};
@@ -190,17 +190,17 @@ static void detokenize(server *s, http_exchange *x) {
     json_decref(body);
 }
 
-static void chat(server *s, http_exchange *x) { server_generate(s, x, API_CHAT); }
-static void completions(server *s, http_exchange *x) { server_generate(s, x, API_COMPLETIONS); }
-static void responses(server *s, http_exchange *x) { server_generate(s, x, API_RESPONSES); }
-static void messages(server *s, http_exchange *x) { server_generate(s, x, API_MESSAGES); }
+static void chat(server *s, web_exchange *x) { server_generate(s, x, API_CHAT); }
+static void completions(server *s, web_exchange *x) { server_generate(s, x, API_COMPLETIONS); }
+static void responses(server *s, web_exchange *x) { server_generate(s, x, API_RESPONSES); }
+static void messages(server *s, web_exchange *x) { server_generate(s, x, API_MESSAGES); }
 
 /* ---- routes ---- */
 
 typedef struct route {
     const char *method, *path; /* a path that ends in "/" matches what begins with it */
     bool fast, open;           /* on the front thread; without a key */
-    void (*run)(server *s, http_exchange *x);
+    void (*run)(server *s, web_exchange *x);
 } route;
 
 static const route routes[] = {
@@ -246,10 +246,10 @@ static bool inline_route(void *ctx, const char *method, const char *path) {
     return !r || r->fast;
 }
 
-static void handle(void *ctx, http_exchange *x) {
+static void handle(void *ctx, web_exchange *x) {
     server *s = ctx;
     bool known;
-    const route *r = find_route(http_method(x), http_path(x), &known);
+    const route *r = find_route(web_method(x), web_path(x), &known);
     if (!r) {
         server_fail(s, x, 404, NULL, "there is no such endpoint");
     } else if (atomic_load(&s->draining) && !r->fast) {
@@ -269,9 +269,9 @@ static bool same_secret(const char *a, const char *b) {
     return !different;
 }
 
-static bool key_ok(const server *s, const http_exchange *x) {
+static bool key_ok(const server *s, const web_exchange *x) {
     if (!s->o.api_key) return true;
-    const char *bearer = http_header(x, "Authorization"), *key = http_header(x, "x-api-key");
+    const char *bearer = web_header(x, "Authorization"), *key = web_header(x, "x-api-key");
     if (bearer && strncasecmp(bearer, "Bearer ", 7) == 0 && same_secret(bearer + 7, s->o.api_key))
         return true;
     return key && same_secret(key, s->o.api_key);
@@ -296,48 +296,48 @@ static bool same_origin(const char *origin, const char *host) {
     return at && host && strcasecmp(at + 3, host) == 0;
 }
 
-static bool origin_ok(const server *s, http_exchange *x) {
-    const char *origin = http_header(x, "Origin"), *host = http_header(x, "Host");
+static bool origin_ok(const server *s, web_exchange *x) {
+    const char *origin = web_header(x, "Origin"), *host = web_header(x, "Host");
     if (s->loopback && !s->o.api_key && host && !loopback_name(host)) return false;
     if (!origin || same_origin(origin, host)) return true;
     const char *allowed = s->o.cors;
     if (!allowed || (strcmp(allowed, "*") != 0 && strcmp(allowed, origin) != 0)) return false;
-    http_set_header(x, "Access-Control-Allow-Origin", allowed);
-    http_set_header(x, "Vary", "Origin");
+    web_set_header(x, "Access-Control-Allow-Origin", allowed);
+    web_set_header(x, "Vary", "Origin");
     return true;
 }
 
-static void preflight(http_exchange *x) {
-    http_set_header(x, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
-    http_set_header(x, "Access-Control-Allow-Headers",
-                    "authorization, content-type, x-api-key, anthropic-version, anthropic-beta");
-    http_set_header(x, "Access-Control-Max-Age", "600");
-    http_answer(x, 204, "text/plain", "", 0);
+static void preflight(web_exchange *x) {
+    web_set_header(x, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+    web_set_header(x, "Access-Control-Allow-Headers",
+                   "authorization, content-type, x-api-key, anthropic-version, anthropic-beta");
+    web_set_header(x, "Access-Control-Max-Age", "600");
+    web_answer(x, 204, "text/plain", "", 0);
 }
 
 /* The headers are there. true: refused (or otherwise answered) without reading the body. */
-static bool early(void *ctx, http_exchange *x) {
+static bool early(void *ctx, web_exchange *x) {
     server *s = ctx;
     char id[32];
-    snprintf(id, sizeof id, "req_%08llx", (unsigned long long)http_serial(x));
-    http_set_header(x, "x-request-id", id);
+    snprintf(id, sizeof id, "req_%08llx", (unsigned long long)web_serial(x));
+    web_set_header(x, "x-request-id", id);
     bool known;
-    const char *method = http_method(x);
-    const route *r = find_route(method, http_path(x), &known);
+    const char *method = web_method(x);
+    const route *r = find_route(method, web_path(x), &known);
     if (!origin_ok(s, x)) {
         server_fail(s, x, 403, NULL,
                     "requests of other origins are not accepted (flashchat serve --cors ORIGIN)");
     } else if (s->o.cors && known && strcmp(method, "OPTIONS") == 0) {
         preflight(x);
-    } else if (!known && strcmp(http_path(x), "/v1/embeddings") == 0) {
+    } else if (!known && strcmp(web_path(x), "/v1/embeddings") == 0) {
         server_fail(s, x, 404, NULL, "this model makes no embeddings");
     } else if (!known) {
         server_fail(s, x, 404, NULL, "there is no such endpoint (GET / lists them)");
     } else if (!r) {
-        http_set_header(x, "Allow", strncmp(http_path(x), "/v1/models", 10) ? "POST" : "GET");
+        web_set_header(x, "Allow", strncmp(web_path(x), "/v1/models", 10) ? "POST" : "GET");
         server_fail(s, x, 405, NULL, "this endpoint has another method");
     } else if (!r->open && !key_ok(s, x)) {
-        http_set_header(x, "WWW-Authenticate", "Bearer");
+        web_set_header(x, "WWW-Authenticate", "Bearer");
         server_fail(s, x, 401, NULL,
                     "the API key is missing or wrong (Authorization: Bearer KEY, or x-api-key)");
     } else {
@@ -346,41 +346,40 @@ static bool early(void *ctx, http_exchange *x) {
     return true;
 }
 
-static void refused(void *ctx, http_exchange *x, int status, const char *message) {
+static void refused(void *ctx, web_exchange *x, int status, const char *message) {
     server_fail(ctx, x, status, NULL, message);
 }
 
-static void log_request(void *ctx, const http_exchange *x, int status, uint64_t ns, size_t bytes) {
+static void log_request(void *ctx, const web_exchange *x, int status, uint64_t ns, size_t bytes) {
     server *s = ctx;
     pthread_mutex_lock(&s->m.lock);
     if (status >= 100 && status < 600) s->m.answers[status / 100]++;
     pthread_mutex_unlock(&s->m.lock);
-    slog_http(s->log, "%s %s %.200s %d %zu bytes %.1f ms request %llu", http_peer(x),
-              http_method(x), http_path(x), status, bytes, (double)ns * 1e-6,
-              (unsigned long long)http_serial(x));
+    slog_http(s->log, "%s %s %.200s %d %zu bytes %.1f ms request %llu", web_peer(x), web_method(x),
+              web_path(x), status, bytes, (double)ns * 1e-6, (unsigned long long)web_serial(x));
 }
 
 /* ---- opening and closing ---- */
 
 static err open_front(server *s) {
     const server_options *o = &s->o;
-    http_options h = {.host = o->host,
-                      .port = o->listen_port,
-                      .tls_cert = o->tls_cert,
-                      .tls_key = o->tls_key,
-                      .body_max = o->body_max,
-                      .connections = o->connections,
-                      .workers = o->workers,
-                      .send_seconds = o->send_seconds,
-                      .ping_ms = o->ping_ms,
-                      .handler = handle,
-                      .inline_route = inline_route,
-                      .early = early,
-                      .refuse = refused,
-                      .log = log_request,
-                      .ctx = s};
+    web_options h = {.host = o->host,
+                     .port = o->listen_port,
+                     .tls_cert = o->tls_cert,
+                     .tls_key = o->tls_key,
+                     .body_max = o->body_max,
+                     .connections = o->connections,
+                     .workers = o->workers,
+                     .send_seconds = o->send_seconds,
+                     .ping_ms = o->ping_ms,
+                     .handler = handle,
+                     .inline_route = inline_route,
+                     .early = early,
+                     .refuse = refused,
+                     .log = log_request,
+                     .ctx = s};
     s->loopback = !o->host || loopback_name(o->host);
-    return http_open(&h, &s->http);
+    return web_open(&h, &s->http);
 }
 
 err server_open(const server_options *o, server **out) {
@@ -403,18 +402,18 @@ err server_open(const server_options *o, server **out) {
         return e;
     }
     slog_line(s->log, "serving %s on %s port %d, context %d, %d sessions", s->port->id,
-              o->host ? o->host : "127.0.0.1", http_port(s->http), s->port->engine.context,
+              o->host ? o->host : "127.0.0.1", web_port(s->http), s->port->engine.context,
               s->port->engine.n_sessions);
     *out = s;
     return e;
 }
 
-int server_port(const server *s) { return http_port(s->http); }
+int server_port(const server *s) { return web_port(s->http); }
 
 bool server_drain(server *s, int timeout_ms) {
     slog_line(s->log, "shutting down: waiting for what runs");
     atomic_store(&s->draining, true);
-    http_quiesce(s->http);
+    web_quiesce(s->http);
     bool clean = sched_drain(s->sched, timeout_ms);
     slog_line(s->log, clean ? "all requests are done" : "cancelling what still runs");
     return clean;
@@ -422,7 +421,7 @@ bool server_drain(server *s, int timeout_ms) {
 
 void server_close(server *s) {
     if (!s) return;
-    http_close(s->http); /* cancels what runs: the scheduler must still be there to end it */
+    web_close(s->http); /* cancels what runs: the scheduler must still be there to end it */
     sched_close(s->sched);
     fm_tokens_free(&s->close_thought);
     pthread_mutex_destroy(&s->m.lock);

@@ -1,6 +1,6 @@
 /* server.h: the HTTP server: any model behind the OpenAI and Anthropic APIs. The face of server/.
  *
- *     http.h (front, workers) -> routes (server.c) -> generate.c -> engine/sched.h
+ *     web.h (front, workers) -> routes (server.c) -> generate.c -> engine/sched.h
  *                                                        |  each token
  *                                   emit_*.h <- reply.h <-
  *

@@ -7,8 +7,8 @@
 
 #include "engine/sched.h"
 #include "server/emit.h"
-#include "server/http.h"
 #include "server/server.h"
+#include "server/web.h"
 
 #define TTFT_BUCKETS 12
 
@@ -27,7 +27,7 @@ struct server {
     server_options o;
     const port *port;
     slog *log;
-    http_server *http;
+    web_server *http;
     sched *sched;
     metrics m;
     fm_tokens close_thought; /* what ends a think block */
@@ -37,19 +37,19 @@ struct server {
 };
 
 /* generate.c */
-void server_generate(server *s, http_exchange *x, request_api api);
-void server_count_tokens(server *s, http_exchange *x);
-void server_apply_template(server *s, http_exchange *x);
+void server_generate(server *s, web_exchange *x, request_api api);
+void server_count_tokens(server *s, web_exchange *x);
+void server_apply_template(server *s, web_exchange *x);
 /* Reads and checks the body; on failure the answer is given and false returned. */
-bool server_read(server *s, http_exchange *x, request_api api, request *r);
+bool server_read(server *s, web_exchange *x, request_api api, request *r);
 err server_prompt(server *s, request *r, port_prompt *out) MUST_USE;
 
 /* An error in the shape of the API that the path belongs to. */
-void server_fail(server *s, http_exchange *x, int status, const char *param, const char *message);
-void server_fail_api(http_exchange *x, request_api api, int status, const char *param,
+void server_fail(server *s, web_exchange *x, int status, const char *param, const char *message);
+void server_fail_api(web_exchange *x, request_api api, int status, const char *param,
                      const char *message);
 /* Takes data. */
-void server_json(http_exchange *x, json_t *data);
+void server_json(web_exchange *x, json_t *data);
 
 /* metrics.c */
 err metrics_text(server *s, text_buf *out) MUST_USE;

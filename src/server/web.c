@@ -1,4 +1,4 @@
-/* http.c: the front thread: libmicrohttpd's callbacks, and the workers' queue (see http.h).
+/* web.c: the front thread: libmicrohttpd's callbacks, and the workers' queue (see web.h).
  *
  * The life of an exchange, as libmicrohttpd calls us: uri_seen makes it; access() is called once
  * with the headers, then with each piece of the body, then with nothing: the request is complete
@@ -15,11 +15,11 @@
 #include <unistd.h>
 
 #include "base/os.h"
-#include "server/http_impl.h"
+#include "server/web_impl.h"
 
 /* ---- workers ---- */
 
-static bool work_push(http_server *h, http_exchange *x) {
+static bool work_push(web_server *h, web_exchange *x) {
     pthread_mutex_lock(&h->work_lock);
     bool room = h->ring_n < h->o.waiting_max && !h->stopping;
     if (room) {
@@ -31,12 +31,12 @@ static bool work_push(http_server *h, http_exchange *x) {
 }
 
 static void *worker(void *ctx) {
-    http_server *h = ctx;
+    web_server *h = ctx;
     pthread_mutex_lock(&h->work_lock);
     for (;;) {
         while (!h->ring_n && !h->stopping) pthread_cond_wait(&h->work, &h->work_lock);
         if (!h->ring_n) break;
-        http_exchange *x = h->ring[h->ring_at];
+        web_exchange *x = h->ring[h->ring_at];
         h->ring_at = (h->ring_at + 1) % h->o.waiting_max;
         h->ring_n--;
         pthread_mutex_unlock(&h->work_lock);
@@ -49,20 +49,20 @@ static void *worker(void *ctx) {
 
 /* ---- libmicrohttpd's callbacks, all on the front thread ---- */
 
-static void refuse(http_exchange *x, int status, const char *message) {
-    http_exchange_take(x);
+static void refuse(web_exchange *x, int status, const char *message) {
+    web_exchange_take(x);
     x->dispatched = true;
     x->h->o.refuse(x->h->o.ctx, x, status, message);
 }
 
 /* What is ready goes out; true when the connection goes on. */
-static enum MHD_Result deliver(http_exchange *x) {
+static enum MHD_Result deliver(web_exchange *x) {
     pthread_mutex_lock(&x->lock);
     struct MHD_Response *whole = x->response, *r = NULL;
     bool stream = x->streaming && !whole, gone = x->gone;
     int status = x->status;
     x->response = NULL;
-    if (stream && !gone) r = http_exchange_stream(x);
+    if (stream && !gone) r = web_exchange_stream(x);
     if (whole || r) {
         x->queued = true;
     } else if (!gone && !stream) {
@@ -71,28 +71,28 @@ static enum MHD_Result deliver(http_exchange *x) {
     }
     pthread_mutex_unlock(&x->lock);
     if (!whole && !r) return gone || stream ? MHD_NO : MHD_YES;
-    http_phase_set(x, whole ? HTTP_ANSWERING : HTTP_STREAMING);
+    web_phase_set(x, whole ? WEB_ANSWERING : WEB_STREAMING);
     enum MHD_Result ok =
         gone ? MHD_NO : MHD_queue_response(x->c, (unsigned)status, whole ? whole : r);
     MHD_destroy_response(whole ? whole : r);
     return ok;
 }
 
-static size_t content_length(const http_exchange *x) {
-    const char *text = http_header(x, "Content-Length");
+static size_t content_length(const web_exchange *x) {
+    const char *text = web_header(x, "Content-Length");
     return text ? (size_t)strtoull(text, NULL, 10) : 0;
 }
 
 /* The headers are there. */
-static enum MHD_Result first_call(http_exchange *x, const char *method, const char *path) {
-    http_server *h = x->h;
+static enum MHD_Result first_call(web_exchange *x, const char *method, const char *path) {
+    web_server *h = x->h;
     x->seen = true;
     atomic_fetch_add(&h->requests, 1);
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(x->c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     x->conn = info ? info->socket_context : NULL;
-    if (!http_exchange_read(x, method, path)) return MHD_NO;
-    http_phase_set(x, HTTP_SENDING);
+    if (!web_exchange_read(x, method, path)) return MHD_NO;
+    web_phase_set(x, WEB_SENDING);
     char text[128];
     if (x->bad_path) {
         refuse(x, 400, "the path contains a zero byte");
@@ -101,17 +101,17 @@ static enum MHD_Result first_call(http_exchange *x, const char *method, const ch
                  content_length(x), h->o.body_max);
         refuse(x, 413, text);
     } else if (h->o.early) {
-        http_exchange_take(x);
+        web_exchange_take(x);
         x->dispatched = h->o.early(h->o.ctx, x);
-        if (!x->dispatched) http_exchange_release(x);
+        if (!x->dispatched) web_exchange_release(x);
     }
     return x->dispatched ? deliver(x) : MHD_YES;
 }
 
 /* A piece of the body. What is too large is read and dropped up to four times the limit, so that
  * the client gets to see the answer. */
-static enum MHD_Result take_body(http_exchange *x, const char *bytes, size_t n) {
-    http_server *h = x->h;
+static enum MHD_Result take_body(web_exchange *x, const char *bytes, size_t n) {
+    web_server *h = x->h;
     x->body_seen += n;
     if (x->body_seen > h->o.body_max) x->too_large = true;
     if (x->body_seen / 4 > h->o.body_max) return MHD_NO;
@@ -120,13 +120,13 @@ static enum MHD_Result take_body(http_exchange *x, const char *bytes, size_t n) 
         x->no_room = all > h->o.bodies_max || text_buf_add(&x->body, bytes, n).code;
         if (x->no_room) atomic_fetch_sub(&h->body_bytes, n);
     }
-    if (x->too_large || x->no_room) http_body_drop(x);
+    if (x->too_large || x->no_room) web_body_drop(x);
     return MHD_YES;
 }
 
 /* The request is complete. */
-static void dispatch(http_exchange *x) {
-    http_server *h = x->h;
+static void dispatch(web_exchange *x) {
+    web_server *h = x->h;
     x->dispatched = true;
     if (x->too_large || x->no_room) {
         char text[128];
@@ -135,14 +135,14 @@ static void dispatch(http_exchange *x) {
                x->too_large ? text : "the server holds too many large requests; try again later");
         return;
     }
-    http_exchange_take(x);
+    web_exchange_take(x);
     if (h->o.inline_route(h->o.ctx, x->method, x->path)) {
         h->o.handler(h->o.ctx, x);
         return;
     }
-    http_phase_set(x, HTTP_WAITING);
+    web_phase_set(x, WEB_WAITING);
     if (!work_push(h, x)) {
-        http_exchange_release(x);
+        web_exchange_release(x);
         refuse(x, 503, "too many requests are waiting; try again later");
     }
 }
@@ -154,7 +154,7 @@ static void dispatch(http_exchange *x) {
 
 static enum MHD_Result access_call ACCESS_PARAMETERS {
     (void)ctx, (void)version;
-    http_exchange *x = *con_cls;
+    web_exchange *x = *con_cls;
     if (!x) return MHD_NO; /* no memory when it began */
     x->c = c;
     if (!x->seen) return first_call(x, method, url);
@@ -169,19 +169,19 @@ static enum MHD_Result access_call ACCESS_PARAMETERS {
 }
 
 static void *uri_seen(void *ctx, const char *uri, struct MHD_Connection *c) {
-    http_exchange *x = http_exchange_new(ctx, uri);
+    web_exchange *x = web_exchange_new(ctx, uri);
     if (x) x->c = c;
     return x;
 }
 
 static void completed(void *ctx, struct MHD_Connection *c, void **con_cls,
                       enum MHD_RequestTerminationCode how) {
-    http_server *h = ctx;
+    web_server *h = ctx;
     (void)c;
-    http_exchange *x = *con_cls;
+    web_exchange *x = *con_cls;
     *con_cls = NULL;
     if (!x) return;
-    http_phase_set(x, HTTP_IDLE);
+    web_phase_set(x, WEB_IDLE);
     pthread_mutex_lock(&x->lock);
     bool early = !x->ended || how != MHD_REQUEST_TERMINATED_COMPLETED_OK;
     x->finished = true;
@@ -189,14 +189,14 @@ static void completed(void *ctx, struct MHD_Connection *c, void **con_cls,
     int status = x->queued ? x->status : 0;
     size_t sent = x->sent;
     pthread_mutex_unlock(&x->lock);
-    if (early) http_exchange_gone(x);
+    if (early) web_exchange_gone(x);
     if (h->o.log && x->seen) h->o.log(h->o.ctx, x, status, os_now_ns() - x->begun_ns, sent);
     x->conn = NULL;
-    http_exchange_release(x);
+    web_exchange_release(x);
 }
 
-static void conn_begin(http_server *h, struct MHD_Connection *c, void **socket_ctx) {
-    http_conn *n = calloc(1, sizeof *n);
+static void conn_begin(web_server *h, struct MHD_Connection *c, void **socket_ctx) {
+    web_conn *n = calloc(1, sizeof *n);
     *socket_ctx = n;
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
@@ -208,11 +208,11 @@ static void conn_begin(http_server *h, struct MHD_Connection *c, void **socket_c
     if (h->conns) h->conns->before = n;
     h->conns = n;
     h->n_conns++;
-    if (h->n_conns > h->o.connections - h->o.connections / 8) http_evict(h);
+    if (h->n_conns > h->o.connections - h->o.connections / 8) web_evict(h);
     pthread_mutex_unlock(&h->lock);
 }
 
-static void conn_end(http_server *h, http_conn *n) {
+static void conn_end(web_server *h, web_conn *n) {
     if (!n) return;
     pthread_mutex_lock(&h->lock);
     if (n->before) n->before->next = n->next;
@@ -238,7 +238,7 @@ static void connection(void *ctx, struct MHD_Connection *c, void **socket_ctx,
 #define DEFAULT(field, value)                                                                      \
     if (!h->o.field) h->o.field = value
 
-static void defaults(http_server *h) {
+static void defaults(web_server *h) {
     DEFAULT(host, "127.0.0.1");
     DEFAULT(header_max, (size_t)32 << 10);
     DEFAULT(body_max, (size_t)32 << 20);
@@ -251,7 +251,7 @@ static void defaults(http_server *h) {
     DEFAULT(ping_ms, 5000);
 }
 
-static err listen_on(http_server *h, int *fd) {
+static err listen_on(web_server *h, int *fd) {
     struct addrinfo hints = {.ai_family = AF_UNSPEC,
                              .ai_socktype = SOCK_STREAM,
                              .ai_flags = AI_PASSIVE | AI_NUMERICSERV},
@@ -289,7 +289,7 @@ static void ignore_log(void *ctx, const char *format, va_list arguments) {
     (void)ctx, (void)format, (void)arguments;
 }
 
-static err start(http_server *h, int fd) {
+static err start(web_server *h, int fd) {
     unsigned flags = MHD_USE_AUTO_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
                      (h->tls_cert ? MHD_USE_TLS : 0);
     struct MHD_OptionItem tls[] = {
@@ -313,20 +313,20 @@ static err start(http_server *h, int fd) {
                : err_make(ERR_IO, "the HTTP server could not be started");
 }
 
-static err start_threads(http_server *h) {
+static err start_threads(web_server *h) {
     h->workers = calloc((size_t)h->o.workers, sizeof *h->workers);
     h->ring = calloc((size_t)h->o.waiting_max, sizeof *h->ring);
     if (!h->workers || !h->ring) return err_make(ERR_NOMEM, "no memory for the HTTP server");
     for (; h->n_workers < h->o.workers; h->n_workers++)
         if (pthread_create(&h->workers[h->n_workers], NULL, worker, h) != 0)
             return err_make(ERR_IO, "a worker thread could not be started");
-    h->watching = pthread_create(&h->watcher, NULL, http_watch, h) == 0;
+    h->watching = pthread_create(&h->watcher, NULL, web_watch, h) == 0;
     return h->watching ? err_none() : err_make(ERR_IO, "a thread could not be started");
 }
 
-err http_open(const http_options *options, http_server **out) {
+err web_open(const web_options *options, web_server **out) {
     *out = NULL;
-    http_server *h = calloc(1, sizeof *h);
+    web_server *h = calloc(1, sizeof *h);
     if (!h) return err_make(ERR_NOMEM, "no memory for the HTTP server");
     h->o = *options;
     defaults(h);
@@ -341,29 +341,29 @@ err http_open(const http_options *options, http_server **out) {
     if (e.code && fd >= 0) close(fd);
     if (!e.code) e = start(h, fd);
     if (e.code) {
-        http_close(h);
+        web_close(h);
         return e;
     }
     *out = h;
     return e;
 }
 
-int http_port(const http_server *h) { return h->port; }
+int web_port(const web_server *h) { return h->port; }
 
-void http_quiesce(http_server *h) {
+void web_quiesce(web_server *h) {
     MHD_socket fd = MHD_quiesce_daemon(h->daemon);
     if (fd != MHD_INVALID_SOCKET) close(fd);
 }
 
 /* libmicrohttpd must not be stopped while connections are suspended: all are told to go. */
-static void release_connections(http_server *h) {
+static void release_connections(web_server *h) {
     for (int i = 0; i < 200; i++) {
         int left = 0;
         pthread_mutex_lock(&h->lock);
-        for (http_conn *c = h->conns; c; c = c->next) {
+        for (web_conn *c = h->conns; c; c = c->next) {
             if (!c->x) continue;
             left++;
-            http_exchange_gone(c->x);
+            web_exchange_gone(c->x);
         }
         pthread_mutex_unlock(&h->lock);
         if (!left) return;
@@ -371,7 +371,7 @@ static void release_connections(http_server *h) {
     }
 }
 
-void http_close(http_server *h) {
+void web_close(web_server *h) {
     if (!h) return;
     atomic_store(&h->closing, true);
     if (h->watching) pthread_join(h->watcher, NULL);
@@ -396,11 +396,11 @@ void http_close(http_server *h) {
     free(h);
 }
 
-void http_counters_get(http_server *h, http_counters *out) {
+void web_counters_get(web_server *h, web_counters *out) {
     memset(out, 0, sizeof *out);
     pthread_mutex_lock(&h->lock);
     out->connections = h->n_conns;
-    for (http_conn *c = h->conns; c; c = c->next) out->held_aside += c->x != NULL;
+    for (web_conn *c = h->conns; c; c = c->next) out->held_aside += c->x != NULL;
     pthread_mutex_unlock(&h->lock);
     pthread_mutex_lock(&h->work_lock);
     out->waiting = h->ring_n;
