@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/select.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -142,6 +143,20 @@ void interrupt_watch(fm_engine *e) {
 }
 
 bool interrupted(void) { return seen; }
+
+bool interrupt_wait_input(void) {
+    sigset_t both, before;
+    sigemptyset(&both);
+    sigaddset(&both, SIGINT);
+    sigaddset(&both, SIGTERM);
+    sigprocmask(SIG_BLOCK, &both, &before);
+    fd_set set;
+    FD_ZERO(&set);
+    FD_SET(0, &set);
+    if (!seen) pselect(1, &set, NULL, NULL, NULL, &before); /* signals arrive only in here */
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return seen;
+}
 
 void interrupt_clear(fm_engine *e) {
     seen = 0;

@@ -66,6 +66,9 @@ int fail(const char *program, const fm_error *e);
  * answered by the next Ctrl-C, that one ends the program. NULL: back to the system's default. */
 void interrupt_watch(fm_engine *e);
 bool interrupted(void);
+/* Waits until there is something to read on a terminal (standard input) or Ctrl-C: true for the
+ * latter. A Ctrl-C just before the call counts. */
+bool interrupt_wait_input(void);
 /* Ready for the next one. */
 void interrupt_clear(fm_engine *e);
 

@@ -3,7 +3,6 @@
  * The whole conversation is rendered again for every turn and given to fm_session_sync, which
  * computes only what is new: it goes on from the last border between messages that still agrees.
  * Ctrl-C stops the answer that is being made; what there is of it stays in the conversation. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,13 +199,11 @@ static ssize_t next_line(conversation *k, char **line, size_t *capacity, bool as
             fputs("> ", stdout);
             fflush(stdout);
         }
-        errno = 0;
-        ssize_t n = getline(line, capacity, stdin);
-        if (n < 0 && interrupted()) { /* Ctrl-C while waiting */
-            clearerr(stdin);
+        if (ask && interrupt_wait_input()) {
             puts("\n(/quit or Ctrl-D leaves)");
             continue;
         }
+        ssize_t n = getline(line, capacity, stdin);
         while (n > 0 && ((*line)[n - 1] == '\n' || (*line)[n - 1] == '\r')) (*line)[--n] = '\0';
         return n;
     }

@@ -30,8 +30,8 @@ refused "option without its value" 2 "--tokens needs a value"
 go "$flashchat" prompt --tokens --raw x
 refused "option followed by an option" 2 "--tokens needs a value"
 for wrong in "--tokens 0" "--tokens many" "--tokens 1.5" "--temperature -1" "--temperature nan" "--temperature warm" \
-    "--top-p 1.5" "--min-p 2" "--top-k -1" "--seed -1" "--seed 1x" "--repetition-penalty 0" "--presence-penalty 1e9" "--memory lots" \
-    "--memory -1" "--memory 0" "--memory 1Q" "--memory 99999999999T" "--threads 0" "--context 0"; do
+    "--top-p 1.5" "--min-p 2" "--top-k -1" "--seed -1" "--seed 1x" "--repetition-penalty 0" "--presence-penalty 1e9" \
+    "--memory lots" "--memory -1" "--memory 0" "--memory 1Q" "--memory 99999999999T" "--threads 0" "--context 0"; do
     # shellcheck disable=SC2086 # an option and its value
     go "$flashchat" prompt $wrong x
     refused "wrong value: $wrong" 2 "${wrong% *}" "must be"
@@ -189,7 +189,8 @@ fi
 
 # ---- Ctrl-C: what there is stays, the footer says so, nothing hangs
 
-setsid "$flashchat" prompt --raw --tokens 100000 --temperature 1 "Once upon a time" >"$top/out" 2>"$top/err" </dev/null &
+setsid "$flashchat" prompt --raw --tokens 100000 --temperature 1 "Once upon a time" >"$top/out" 2>"$top/err" \
+    </dev/null &
 pid=$!
 for _ in $(seq 100); do [ -s "$top/out" ] && break || sleep 0.05; done
 kill -INT $pid
