@@ -189,13 +189,15 @@ check:   ## fast tests, under a minute
 	@$(SUBMAKE) all tests goldens
 	@tests/run.sh --fast
 
-asan:   ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	@$(SUBMAKE) BUILD=$(BUILD)/asan SAN=address,undefined $(SANITIZED) tests
-	@BUILD=$(BUILD)/asan tests/run.sh --unit
+asan:   ## unit tests and bad input under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(SUBMAKE) goldens
+	@$(SUBMAKE) BUILD=$(BUILD)/asan SAN=address,undefined $(SANITIZED) all tests
+	@BUILD=$(BUILD)/asan tests/run.sh --sanitized
 
-ubsan:   ## unit tests under UndefinedBehaviorSanitizer alone
-	@$(SUBMAKE) BUILD=$(BUILD)/ubsan SAN=undefined $(SANITIZED) tests
-	@BUILD=$(BUILD)/ubsan tests/run.sh --unit
+ubsan:   ## unit tests and bad input under UndefinedBehaviorSanitizer alone
+	@$(SUBMAKE) goldens
+	@$(SUBMAKE) BUILD=$(BUILD)/ubsan SAN=undefined $(SANITIZED) all tests
+	@BUILD=$(BUILD)/ubsan tests/run.sh --sanitized
 
 tsan:   ## unit tests under ThreadSanitizer
 	@$(SUBMAKE) BUILD=$(BUILD)/tsan SAN=thread $(SANITIZED) tests

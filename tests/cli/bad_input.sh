@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# test: sanitized
 # Damaged and impossible models, prompts and options: one clear message that names the thing, exit code 1 (2 for what was
 # not understood), nothing on standard output, nothing written, no report of a sanitizer (make asan runs this too).
 set -u

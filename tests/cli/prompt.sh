@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# test: sanitized
 # flashchat prompt, chat, plan and infer as a person or a script uses them: options and their mistakes, help, standard input,
 # streaming, JSON, seeds, Ctrl-C.
 set -u
