@@ -43,7 +43,7 @@ ISA_FLAGS_cpu_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 ISA_FLAGS_cpu_avx2_int   := -mavx2 -mfma -mf16c
 ISA_FLAGS_cpu_avxvnni_int := -mavx2 -mfma -mf16c -mavxvnni
 ISA_FLAGS_cpu_avx512_int := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mfma -mf16c
-ISA_FLAGS_cpu_neon_int   := -march=armv8.2-a+dotprod
+ISA_FLAGS_cpu_neondot_int := -march=armv8.2-a+dotprod
 ifneq ($(ARCH),x86_64)
 ISA_FLAGS_cpu_avx2 :=
 ISA_FLAGS_cpu_avx512 :=
@@ -52,7 +52,7 @@ ISA_FLAGS_cpu_avxvnni_int :=
 ISA_FLAGS_cpu_avx512_int :=
 endif
 ifneq ($(ARCH),aarch64)
-ISA_FLAGS_cpu_neon_int :=
+ISA_FLAGS_cpu_neondot_int :=
 endif
 
 LIB_SRC  := $(sort $(wildcard src/*/*.c src/gpu/*/*.c))

@@ -33,6 +33,9 @@ void os_memory_get(os_memory *out);
 /* Logical processors that this process may run on (affinity mask and cgroup quota), at least 1. */
 int os_cpu_count(void);
 
+/* The processor has the dot product instructions of ARMv8.2; false on other architectures. */
+bool os_cpu_has_dotprod(void);
+
 /* Monotonic nanoseconds. */
 uint64_t os_now_ns(void);
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -123,6 +124,12 @@ int os_cpu_count(void) {
     }
     return int_max(n, 1);
 }
+
+#ifdef __aarch64__
+bool os_cpu_has_dotprod(void) { return getauxval(AT_HWCAP) & 1ul << 20; /* HWCAP_ASIMDDP */ }
+#else
+bool os_cpu_has_dotprod(void) { return false; }
+#endif
 
 uint64_t os_now_ns(void) {
     struct timespec t;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/os.h"
 #include "cpu/cpu_tables.h"
 
 typedef struct entry {
@@ -27,6 +28,11 @@ static bool runs_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
+static bool runs_avxvnni(void) {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return runs_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+
 static bool runs_avx512(void) {
     return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
@@ -39,16 +45,20 @@ static bool runs_avx512vnni(void) {
 #else
 static bool runs_avx512vnni(void) { return false; }
 static bool runs_avx2(void) { return false; }
+static bool runs_avxvnni(void) { return false; }
 static bool runs_avx512(void) { return false; }
 #endif
 
-/* Slowest first. NEON is part of every 64-bit ARM, so what is compiled in runs. */
+/* Slowest first. An avx512 without VNNI multiplies integers with AVX2. NEON is part of every 64-bit
+ * ARM, so what is compiled in runs. */
 static const entry entries[] = {
     {"scalar", cpu_table_scalar, runs_always},
     {"avx2", cpu_table_avx2, runs_avx2},
+    {"avxvnni", cpu_table_avxvnni, runs_avxvnni},
     {"avx512", cpu_table_avx512, runs_avx512},
     {"avx512vnni", cpu_table_avx512vnni, runs_avx512vnni},
     {"neon", cpu_table_neon, runs_always},
+    {"neondot", cpu_table_neondot, os_cpu_has_dotprod},
 };
 
 enum { N_ENTRIES = sizeof entries / sizeof *entries };

@@ -146,7 +146,7 @@ static inline size_t cpu_delta_scratch(int dk, int dv) {
 }
 
 typedef struct cpu_kernels {
-    const char *name; /* "scalar", "avx2", "avx512", "avx512vnni", "neon" */
+    const char *name; /* "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "neon", "neondot" */
 
     /* y[t, r] = sum over c of W[r, c] * x[t, c] for rows [row_begin, row_end). */
     void (*matmul)(const cpu_matmul *m, int row_begin, int row_end);

@@ -66,9 +66,12 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 
 #include "cpu/kernels_seq.inc"
 
-static const cpu_kernels table = KERNEL_TABLE("avx2", scalar);
+static const cpu_kernels table = KERNEL_TABLE("avx2", avx2);
+static const cpu_kernels table_avxvnni = KERNEL_TABLE("avxvnni", avxvnni);
 
 const cpu_kernels *cpu_table_avx2(void) { return &table; }
+const cpu_kernels *cpu_table_avxvnni(void) { return &table_avxvnni; }
 #else
 const cpu_kernels *cpu_table_avx2(void) { return NULL; }
+const cpu_kernels *cpu_table_avxvnni(void) { return NULL; }
 #endif

@@ -80,7 +80,7 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 
 #include "cpu/kernels_seq.inc"
 
-static const cpu_kernels table = KERNEL_TABLE("avx512", scalar);
+static const cpu_kernels table = KERNEL_TABLE("avx512", avx2);
 static const cpu_kernels table_vnni = KERNEL_TABLE("avx512vnni", avx512vnni);
 
 const cpu_kernels *cpu_table_avx512(void) { return &table; }

@@ -14,7 +14,6 @@
 #define VW     16
 #define TILE_R 2
 #define TILE_X 8
-#define FEW    1
 
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
@@ -123,7 +122,13 @@ static inline f8 f8_zero(void) { return _mm256_setzero_ps(); }
 static inline f8 f8_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline f8 f8_mul(f8 a, f8 b) { return _mm256_mul_ps(a, b); }
 static inline f8 f8_fma(f8 a, f8 b, f8 c) { return _mm256_fmadd_ps(a, b, c); }
-static inline void f8_store(float *p, f8 a) { _mm256_storeu_ps(p, a); }
+
+/* The tree: l and l + 4, then 2, then 1. */
+static inline float f8_total(f8 a) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
 
 static inline f8 f8_keep(f8 a, f8 b, int n) {
     return n == 8 ? a : _mm256_mask_mov_ps(b, (__mmask8)((1 << n) - 1), a);

@@ -59,9 +59,12 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 
 #include "cpu/kernels_seq.inc"
 
-static const cpu_kernels table = KERNEL_TABLE("neon", scalar);
+static const cpu_kernels table = KERNEL_TABLE("neon", neon);
+static const cpu_kernels table_neondot = KERNEL_TABLE("neondot", neondot);
 
 const cpu_kernels *cpu_table_neon(void) { return &table; }
+const cpu_kernels *cpu_table_neondot(void) { return &table_neondot; }
 #else
 const cpu_kernels *cpu_table_neon(void) { return NULL; }
+const cpu_kernels *cpu_table_neondot(void) { return NULL; }
 #endif

@@ -13,12 +13,18 @@
     void cpu_matmul_int_##isa(const cpu_matmul_int *m, int row_begin, int row_end);
 
 INT_KERNELS(scalar)
+INT_KERNELS(avx2)
+INT_KERNELS(avxvnni)
 INT_KERNELS(avx512vnni)
+INT_KERNELS(neon)
+INT_KERNELS(neondot)
 
 const cpu_kernels *cpu_table_scalar(void);
 const cpu_kernels *cpu_table_avx2(void);
+const cpu_kernels *cpu_table_avxvnni(void);
 const cpu_kernels *cpu_table_avx512(void);
 const cpu_kernels *cpu_table_avx512vnni(void);
 const cpu_kernels *cpu_table_neon(void);
+const cpu_kernels *cpu_table_neondot(void);
 
 #endif
