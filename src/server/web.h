@@ -104,7 +104,7 @@ void web_answer(web_exchange *x, int status, const char *type, const char *bytes
 
 /* Told once when the client is gone before the answer's end; at once if it is gone already. Not
  * called, nor running, after web_stream_end or web_answer has returned. From the watcher or front
- * thread, with the exchange locked: it must not call http_*. */
+ * thread, with the exchange locked: it must not call web_*. */
 void web_on_gone(web_exchange *x, void (*gone)(void *ctx), void *ctx);
 
 /* A stream with status 200. ping (a literal): what is sent into silence, unless web_stream_ping
