@@ -267,6 +267,43 @@ FM_API fm_error fm_sampler_pick(fm_sampler *s, const float *logits, const uint64
 /* Tells a token that was not picked here. */
 FM_API void fm_sampler_accept(fm_sampler *s, int32_t id);
 
+/* ---- packing ------------------------------------------------------------ */
+
+/* Writes the model again so that one read brings one expert: experts/layer_NN.bank, trunk.bin and a
+ * manifest, a directory that opens like any model. A quantised source (MLX) keeps every value;
+ * BF16, F16 and F32 are quantised: experts to `bits`, the other matrices to 8. Killed at any
+ * moment, the next call goes on at the layer that it was on and ends with the same bytes. Needs
+ * some hundred megabytes of memory at most. */
+typedef struct fm_pack_options {
+    const char *model_dir;
+    const char *out_dir;  /* NULL: MODEL_DIR/flashchat/q<bits> */
+    int bits;             /* 4 or 8 */
+    int group;            /* 32, 64 or 128 */
+    int threads;          /* 0: one per processor, at most 8 */
+    bool dry_run;         /* only fills the report */
+    fm_progress progress; /* bytes of the result; may be NULL */
+    void *progress_ctx;
+} fm_pack_options;
+
+typedef struct fm_pack_report {
+    char out_dir[4096];
+    bool relaid;               /* no value was changed */
+    bool complete_before;      /* it was packed already */
+    int layers, layers_before; /* files of experts; of these there before */
+    uint64_t experts_bytes, trunk_bytes, written;
+} fm_pack_report;
+
+FM_API void fm_pack_options_init(fm_pack_options *o); /* 4 bits in groups of 64 */
+/* FM_ERR_BUDGET when the disk is too small (before anything is written), FM_ERR_BUSY when somebody
+ * packs into the same directory. */
+FM_API fm_error fm_pack(const fm_pack_options *o, fm_pack_report *out);
+
+/* Checks a model's files: of a packed one sizes and checksums, with `deep` those of every expert
+ * and tensor; of any other one headers and sizes only. FM_ERR_CORRUPT names the first bad file and
+ * what in it is bad. *packed (may be NULL): which of the two it was. */
+FM_API fm_error fm_verify(const char *model_dir, bool deep, fm_progress progress, void *ctx,
+                          bool *packed);
+
 /* ---- counters ----------------------------------------------------------- */
 
 typedef struct fm_stats { /* since open or fm_stats_reset */

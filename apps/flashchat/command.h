@@ -19,7 +19,8 @@ typedef struct command {
     int (*run)(const struct command *c, const void *args, const arg_list *rest);
 } command;
 
-extern const command command_prompt, command_chat, command_plan, command_serve;
+extern const command command_prompt, command_chat, command_plan, command_serve, command_pack,
+    command_verify;
 
 #define COMMAND_ARGS(defs) .args = defs, .n_args = sizeof defs / sizeof defs[0]
 

@@ -12,7 +12,7 @@
 #include "product.h"
 
 static const command *const commands[] = {&command_prompt, &command_chat, &command_plan,
-                                          &command_serve};
+                                          &command_serve,  &command_pack, &command_verify};
 #define N_COMMANDS ((int)(sizeof commands / sizeof commands[0]))
 
 static void print_help(void) {

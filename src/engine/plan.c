@@ -12,6 +12,7 @@
 #include "base/bits.h"
 #include "base/os.h"
 #include "engine/engine_impl.h"
+#include "format/bank.h"
 
 #define MIB ((size_t)1 << 20)
 /* Program, libraries, thread stacks, file headers. Measured: 14 MiB with the bundled model. */
@@ -26,7 +27,7 @@
 err model_files_open(const char *dir, model_files *out) {
     *out = (model_files){0};
     TRY(config_open(dir, &out->config));
-    err e = st_open(dir, &out->set);
+    err e = bank_is(dir) ? bank_open(dir, &out->set) : st_open(dir, &out->set);
     char path[4096];
     struct stat info;
     int n = snprintf(path, sizeof path, "%s/tokenizer.json", dir);

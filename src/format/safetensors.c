@@ -62,7 +62,7 @@ static const struct {
 const char *st_dtype_name(st_dtype d) { return dtypes[d].name; }
 size_t st_dtype_bytes(st_dtype d) { return dtypes[d].bytes; }
 
-static bool dtype_parse(const char *text, st_dtype *out) {
+bool st_dtype_parse(const char *text, st_dtype *out) {
     for (int d = 0; d < ST_DTYPES; d++) {
         if (strcmp(dtypes[d].name, text) == 0) {
             *out = (st_dtype)d;
@@ -97,7 +97,7 @@ static err parse_dtype(const char *path, const char *name, const json_t *info, s
     if (!json_is_string(value))
         return BAD_FIELD(ERR_CORRUPT, path, name, "dtype", "expected a string, found %s",
                          json_kind(value));
-    if (!dtype_parse(json_string_value(value), &t->dtype))
+    if (!st_dtype_parse(json_string_value(value), &t->dtype))
         return BAD_FIELD(ERR_UNSUPPORTED, path, name, "dtype", "%s is not known",
                          show(json_string_value(value)).text);
     return err_none();
@@ -353,6 +353,8 @@ err st_read_part(const st_set *s, const st_tensor *t, int64_t begin, size_t leng
     if (f->fd < 0)
         return err_make(ERR_ARG, "%s: tensor %s: no file to read from", f->path,
                         show(t->name).text);
+    if (t->stride)
+        return err_make(ERR_ARG, "%s: tensor %s: lies in pieces", f->path, show(t->name).text);
     progress p;
     if (read_fully(s, f->fd, t->offset + begin, length, dst, &p)) return err_none();
     err e = read_failed(show(t->name).text, t->offset + begin, length, p);
@@ -497,6 +499,48 @@ err st_parse_header(const char *path, const uint8_t *bytes, size_t length, int64
     err e = parse_json(&h, (const char *)bytes + LENGTH_BYTES, json_length);
     if (!e.code) e = sort_and_check(s);
     return finish(s, e, out);
+}
+
+/* ---- a list from elsewhere ---- */
+
+static err check_listed(const st_set *s, const st_tensor *t) {
+    const st_file *f = &s->files[t->file];
+    int64_t slices = t->stride && t->n_dims ? t->shape[0] : 1;
+    int64_t piece = slices ? t->bytes / slices : 0, last;
+    bool ok = t->offset >= 0 && t->bytes >= 0 && t->stride >= 0 && t->offset <= f->size &&
+              t->bytes <= f->size && !(t->stride && piece > t->stride);
+    ok = ok && !__builtin_mul_overflow(slices ? slices - 1 : 0, t->stride, &last) &&
+         last <= f->size - t->offset && piece <= f->size - t->offset - last;
+    if (ok) return err_none();
+    return BAD_FIELD(ERR_CORRUPT, f->path, t->name, "offset",
+                     "bytes %lld from %lld do not fit %lld", (long long)t->bytes,
+                     (long long)t->offset, (long long)f->size);
+}
+
+static err fill_from_list(st_set *s, const char *const *paths, const st_tensor *tensors, int n) {
+    for (int i = 0; i < s->n_files; i++) {
+        s->files[i].path = strdup(paths[i]);
+        if (!s->files[i].path) return err_make(ERR_NOMEM, "no memory for a path");
+        TRY(file_open(&s->files[i]));
+    }
+    for (int i = 0; i < n; i++) {
+        if (s->n == s->capacity) TRY(grow(s));
+        st_tensor t = tensors[i];
+        t.name = strdup(tensors[i].name);
+        if (!t.name) return err_make(ERR_NOMEM, "no memory for the name of a tensor");
+        s->tensors[s->n++] = t;
+        TRY(check_listed(s, &t));
+    }
+    return sort_and_check(s);
+}
+
+err st_from_list(const char *const *paths, int n_files, const st_tensor *tensors, int n,
+                 const char *format, st_set **out) {
+    *out = NULL;
+    st_set *s;
+    TRY(set_new(NULL, n_files, &s));
+    snprintf(s->format, sizeof s->format, "%s", format);
+    return finish(s, fill_from_list(s, paths, tensors, n), out);
 }
 
 /* ---- directories and the index ---- */

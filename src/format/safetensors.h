@@ -47,6 +47,7 @@ typedef enum st_dtype {
 
 const char *st_dtype_name(st_dtype d); /* as in the file: "BF16" */
 size_t st_dtype_bytes(st_dtype d);
+bool st_dtype_parse(const char *name, st_dtype *out); /* false: not known */
 
 typedef struct st_tensor {
     const char *name; /* owned by the set */
@@ -56,6 +57,8 @@ typedef struct st_tensor {
     int file;       /* index for st_path */
     int64_t offset; /* of the first byte, from the start of the file */
     int64_t bytes;
+    int64_t stride; /* of a bank's experts: from one slice of the first dimension to the next, in
+                       bytes; 0: the tensor is one piece. st_read refuses strided ones */
 } st_tensor;
 
 typedef struct st_set st_set; /* fixed after open: reading it is safe from any thread */
@@ -82,6 +85,10 @@ err st_open_file(const char *path, st_set **out) MUST_USE;
  * ERR_ARG. */
 err st_parse_header(const char *path, const uint8_t *bytes, size_t length, int64_t file_size,
                     st_set **out) MUST_USE;
+/* A set of tensors whose places are known from elsewhere (bank.h): names and paths are copied,
+ * offsets checked against the files' sizes, names against duplicates. format as of st_format. */
+err st_from_list(const char *const *paths, int n_files, const st_tensor *tensors, int n,
+                 const char *format, st_set **out) MUST_USE;
 void st_close(st_set *s); /* NULL is fine */
 
 int st_count(const st_set *s);

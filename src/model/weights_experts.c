@@ -60,9 +60,10 @@ static err stacked(const expert_place *p, const matrix_source *s, int which) {
     int n = p->l->w->config->experts;
     for (int i = 0; i < PER_MATRIX && tensors[i]; i++) {
         int64_t bytes = tensors[i]->bytes / n;
+        int64_t step = tensors[i]->stride ? tensors[i]->stride : bytes; /* a bank's records */
         for (int e = 0; e < n; e++) {
             expert_part *part = &p->parts[e * PARTS + which * PER_MATRIX + i];
-            TRY(slice(p, tensors[i], e * bytes, bytes, part));
+            TRY(slice(p, tensors[i], e * step, bytes, part));
         }
     }
     return err_none();

@@ -1,0 +1,70 @@
+/* pack_impl.h: what the pack*.c files share; nobody else includes it. */
+#ifndef ENGINE_PACK_IMPL_H
+#define ENGINE_PACK_IMPL_H
+
+#include <jansson.h>
+
+#include "base/pool.h"
+#include "engine/pack.h"
+#include "format/bank.h"
+#include "format/config.h"
+#include "model/weights.h"
+
+#define PACK_CHUNK       ((size_t)16 << 20) /* bytes of a trunk tensor in memory at once, about */
+#define PACK_TRUNK_BITS  8
+#define PACK_TRUNK_GROUP 64
+#define PACK_PARTS       9
+
+/* One tensor of the result's trunk. */
+typedef struct pack_tensor {
+    char name[300];
+    const st_tensor *source;
+    int role; /* -1: copied; 0, 1, 2: weight, scales, biases of the source, quantised */
+    st_dtype dtype;
+    int n_dims;
+    int64_t shape[ST_DIMS_MAX];
+    int64_t offset, bytes;
+    uint64_t hash;
+} pack_tensor;
+
+typedef struct packer {
+    const pack_options *o;
+    pack_report *report;
+    model_config config;
+    st_set *files;
+    weights w; /* measured only: the map of the experts */
+    bool relaid;
+    qformat format; /* of experts that are quantised here */
+    int threads;
+    pool *pool;
+    char prefix[64];    /* of the text model's tensors */
+    pack_tensor *trunk; /* owned */
+    int n_trunk;
+    int *fds; /* owned: of w.experts.paths */
+    uint64_t done, total;
+    int lock;      /* of packing.json */
+    char mark[20]; /* source and settings */
+} packer;
+
+/* pack_plan.c */
+err pack_plan(packer *p) MUST_USE;
+bool pack_is_expert(const char *name);
+/* Where the nine parts of a record lie (parts that are not there have 0 bytes), and its size. */
+typedef struct pack_record {
+    int64_t offset[PACK_PARTS];
+    size_t bytes[PACK_PARTS];
+    size_t total; /* a multiple of BANK_ALIGN */
+    qformat format[3];
+} pack_record;
+void pack_record_of(const packer *p, const layer_weights *layer, pack_record *out);
+/* manifest.json and config.json of the result; the caller owns them. */
+err pack_manifest(const packer *p, json_t **out) MUST_USE;
+err pack_config(const packer *p, json_t **out) MUST_USE;
+
+/* pack_experts.c, pack_trunk.c */
+err pack_layer(packer *p, int layer) MUST_USE; /* a layer of the model that has experts */
+err pack_trunk(packer *p) MUST_USE;
+
+void pack_tell(packer *p, const char *what, uint64_t bytes);
+
+#endif
