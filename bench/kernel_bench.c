@@ -209,6 +209,7 @@ static void part_decode(bench *b) {
     decode_shape(b, (shape){2048, 768, 1, 0, affine(4, 64), 64, false});
     decode_shape(b, (shape){512, 2048, 1, 0, affine(4, 64), 32, false});
     decode_shape(b, (shape){2048, 512, 1, 0, affine(4, 64), 64, false});
+
     decode_shape(b, (shape){128, 2048, 1, 0, affine(8, 64), 16, false});
     decode_shape(b, (shape){32768, 2048, 1, 0, affine(4, 64), 64, false});
     decode_shape(b, (shape){32768, 2048, 1, 0, affine(8, 64), 64, false});
