@@ -94,7 +94,11 @@ typedef struct fm_options {
      * whole (its buffers too). For comparing with such results only; checkpoints are trained
      * without. */
     bool rope_bf16;
-    int io_threads;       /* 0: a good default */
+    int io_threads; /* 0: a good default */
+    const char
+        *mirror_dir; /* the checkpoint's files again, on a second drive: reads are split; NULL */
+    const char *io_state; /* file that remembers how this drive is read best; NULL: a default */
+    bool no_look_ahead; /* do not read ahead what the next layer may want; never changes results */
     fm_progress progress; /* may be NULL */
     void *progress_ctx;
 } fm_options;
@@ -333,6 +337,13 @@ FM_API int fm_timing_get(const fm_engine *e, fm_layer_timing *out, int n);
 typedef void (*fm_routing_hook)(void *ctx, int layer, int row, const int *ids, const float *weights,
                                 int k);
 FM_API void fm_routing_hook_set(fm_engine *e, fm_routing_hook hook, void *ctx);
+
+/* Puts other experts in the router's place (ids [k], distinct, each below the number of experts)
+ * and returns true; false leaves the router's choice. For replaying a recorded trace, so that
+ * experiments with reads repeat exactly. Called for the rows of a layer in order. NULL switches it
+ * off. */
+typedef bool (*fm_routing_force)(void *ctx, int layer, int row, int *ids, int k);
+FM_API void fm_routing_force_set(fm_engine *e, fm_routing_force force, void *ctx);
 
 /* ---- the machine -------------------------------------------------------- */
 

@@ -1,8 +1,11 @@
 /* engine.c: an engine's life, and what it tells about itself. */
 #include "engine/engine_impl.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <xxhash.h>
 
 #include "base/os.h"
@@ -54,11 +57,41 @@ static err fingerprint(fm_engine *e) {
 
 /* ---- opening ---- */
 
+/* The experts' files again, under the same names in another directory. */
+static err find_mirrors(fm_engine *e, const char *dir) {
+    const expert_map *map = &e->weights.experts;
+    e->mirrors = calloc((size_t)map->n_files, sizeof *e->mirrors);
+    if (!e->mirrors) return err_make(ERR_NOMEM, "no memory for the mirror's names");
+    for (int i = 0; i < map->n_files; i++) {
+        const char *slash = strrchr(map->paths[i], '/');
+        const char *name = slash ? slash + 1 : map->paths[i];
+        size_t size = strlen(dir) + strlen(name) + 2;
+        e->mirrors[i] = malloc(size);
+        if (!e->mirrors[i]) return err_make(ERR_NOMEM, "no memory for the mirror's names");
+        snprintf(e->mirrors[i], size, "%s/%s", dir, name);
+        struct stat a, b;
+        if (stat(e->mirrors[i], &b)) return err_system(errno, "mirror %s", e->mirrors[i]);
+        if (stat(map->paths[i], &a)) return err_system(errno, "%s", map->paths[i]);
+        if (a.st_size != b.st_size)
+            return err_make(ERR_CORRUPT, "mirror %s: %lld bytes, but the model's file has %lld",
+                            e->mirrors[i], (long long)b.st_size, (long long)a.st_size);
+    }
+    return err_none();
+}
+
 static err open_store(fm_engine *e, const fm_options *o) {
     if (!e->weights.experts.n_layers) return err_none();
-    expert_store_options s = {
-        .cache_bytes = e->plan.face.cache, .budget = &e->budget, .io_threads = o->io_threads};
-    return expert_store_open(&e->weights.experts, &s, &e->store);
+    expert_store_options s = {.cache_bytes = e->plan.face.cache,
+                              .budget = &e->budget,
+                              .io_threads = o->io_threads,
+                              .io_state = o->io_state};
+    if (o->mirror_dir) {
+        TRY(find_mirrors(e, o->mirror_dir));
+        s.mirrors = (const char *const *)e->mirrors;
+    }
+    TRY(expert_store_open(&e->weights.experts, &s, &e->store));
+    if (e->plan.face.resident) expert_store_fill(e->store);
+    return err_none();
 }
 
 static err open_ops(fm_engine *e, const fm_options *o) {
@@ -72,7 +105,8 @@ static err open_ops(fm_engine *e, const fm_options *o) {
                          .experts_per_token = e->experts_per_token,
                          .kv = e->plan.kv,
                          .exact = e->exact,
-                         .rope_bf16 = o->rope_bf16};
+                         .rope_bf16 = o->rope_bf16,
+                         .look_ahead = !o->no_look_ahead};
     TRY(cpu_ops_open(&c, &e->cpu));
     e->ops = cpu_ops_face(e->cpu);
     return err_none();
@@ -127,6 +161,8 @@ void fm_engine_close(fm_engine *e) {
     cpu_ops_close(e->cpu);
     expert_store_close(e->store);
     pool_close(e->pool);
+    for (int i = 0; e->mirrors && i < e->weights.experts.n_files; i++) free(e->mirrors[i]);
+    free(e->mirrors);
     weights_close(&e->weights);
     model_files_close(&e->files);
     free(e->clocks);
@@ -215,4 +251,8 @@ int fm_timing_get(const fm_engine *e, fm_layer_timing *out, int n) {
 
 void fm_routing_hook_set(fm_engine *e, fm_routing_hook hook, void *ctx) {
     cpu_ops_set_routing_hook(e->cpu, hook, ctx);
+}
+
+void fm_routing_force_set(fm_engine *e, fm_routing_force force, void *ctx) {
+    cpu_ops_set_routing_force(e->cpu, force, ctx);
 }

@@ -50,6 +50,7 @@ struct fm_engine {
     memory_plan plan;
     budget budget;
     pool *pool;
+    char **mirrors;      /* owned [files of the experts]; NULL: no mirror */
     expert_store *store; /* NULL when the model has no experts */
     cpu_ops *cpu;
     ops *ops;

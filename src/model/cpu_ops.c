@@ -96,6 +96,8 @@ static void lay_out(cpu_ops *o, const model_config *c, int rows, int k, cutter *
     o->mid = cut(s, R * 2 * (size_t)c->expert_intermediate, F);
     o->wide_mid = cut(s, N * 2 * (size_t)int_max(c->shared_intermediate, c->intermediate), F);
     o->outs = cut(s, experts ? N * K * hidden : 0, F);
+    o->look_x = cut(s, hidden, F);
+    o->look_p = cut(s, experts, F);
     o->head_y = cut(s, (size_t)BATCH_ITEMS_MAX * HEAD_ROWS, F);
     o->uses = cut(s, experts, sizeof *o->uses);
     o->list = cut(s, experts, sizeof(int));
@@ -350,6 +352,11 @@ const state_shape *cpu_ops_shape(const cpu_ops *o) { return &o->shape; }
 void cpu_ops_set_routing_hook(cpu_ops *o, routing_hook hook, void *ctx) {
     o->hook = hook;
     o->hook_ctx = ctx;
+}
+
+void cpu_ops_set_routing_force(cpu_ops *o, routing_force force, void *ctx) {
+    o->force = force;
+    o->force_ctx = ctx;
 }
 
 void cpu_ops_set_clocks(cpu_ops *o, layer_clock *clocks) { o->clocks = clocks; }

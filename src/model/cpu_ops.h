@@ -28,6 +28,10 @@ typedef struct layer_clock {
 typedef void (*routing_hook)(void *ctx, int layer, int row, const int *ids, const float *weights,
                              int k);
 
+/* Puts other experts (ids [k], distinct, in range) in the router's place; false leaves its choice.
+ */
+typedef bool (*routing_force)(void *ctx, int layer, int row, int *ids, int k);
+
 typedef struct cpu_ops_options {
     const cpu_kernels *kernels;
     pool *pool;             /* borrowed, as all below */
@@ -37,8 +41,9 @@ typedef struct cpu_ops_options {
     int context, rows_max;
     int experts_per_token;
     kv_type kv;
-    bool exact;     /* float32 activations */
-    bool rope_bf16; /* see fm_options */
+    bool exact;      /* float32 activations */
+    bool rope_bf16;  /* see fm_options */
+    bool look_ahead; /* hints to the store; never changes results */
 } cpu_ops_options;
 
 typedef struct cpu_ops cpu_ops;
@@ -54,6 +59,8 @@ const state_shape *cpu_ops_shape(const cpu_ops *o);
 
 /* NULL switches it off. Called on the engine's thread. */
 void cpu_ops_set_routing_hook(cpu_ops *o, routing_hook hook, void *ctx);
+/* Likewise; called before the hook. Their weights are what the router gives them. */
+void cpu_ops_set_routing_force(cpu_ops *o, routing_force force, void *ctx);
 /* [layers], or NULL: no timing. Borrowed. */
 void cpu_ops_set_clocks(cpu_ops *o, layer_clock *clocks);
 

@@ -48,7 +48,8 @@ struct cpu_ops {
     float inv_freq[512], rope_factor;
     layer_clock *clocks; /* borrowed; NULL: no timing */
     routing_hook hook;
-    void *hook_ctx;
+    routing_force force;
+    void *hook_ctx, *force_ctx;
     atomic_int bad; /* a number that is not finite was seen */
 
     /* scratch; N = rows_max, R = max(N, k) */
@@ -69,6 +70,7 @@ struct cpu_ops {
     float *mid;                           /* [R, 2 * expert inner] */
     float *wide_mid;                      /* [N, 2 * inner of shared or dense] */
     float *outs;                          /* [N * k, hidden] */
+    float *look_x, *look_p;               /* [hidden], [experts]: look_ahead.c */
     float *head_y;                        /* [BATCH_ITEMS_MAX, HEAD_ROWS] */
     expert_use *uses;                     /* [experts] */
     int *list;                            /* [experts] */
@@ -93,6 +95,10 @@ void linear_run(cpu_ops *o, linear *list, int n);
 bool linear_takes_pick(const cpu_ops *o, const qmat *w);
 /* o->h was written anew. */
 void linear_forget(cpu_ops *o);
+
+/* look_ahead.c: tells the store what the layer after this one will probably ask for. */
+#define LOOK_MAX 16
+void look_ahead(cpu_ops *o, const batch *b, int layer);
 
 /* cpu_ops.c: rows of the batch, all in parallel. */
 void rows_norm(cpu_ops *o, float *y, const float *x, const float *g, int rows);

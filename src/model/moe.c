@@ -58,6 +58,9 @@ static void route_row(void *ctx, int row, int worker) {
         memset(p, 0, (size_t)n * sizeof *p);
     }
     top_k(p, n, k, ids, gates);
+    if (o->force && o->force(o->force_ctx, j->layer, row, ids, k)) {
+        for (int i = 0; i < k; i++) gates[i] = p[ids[i]];
+    }
     if (!o->c->norm_topk) return;
     float sum = 0;
     for (int i = 0; i < k; i++) sum += gates[i];
@@ -74,7 +77,11 @@ static err route(moe_job *j) {
         l[i].precise = true;
     }
     linear_run(o, l, j->w->shared.gate.rows ? 2 : 1);
-    pool_run(o->o.pool, route_row, j, j->b->rows);
+    if (o->force) { /* in order, on this thread */
+        for (int r = 0; r < j->b->rows; r++) route_row(j, r, 0);
+    } else {
+        pool_run(o->o.pool, route_row, j, j->b->rows);
+    }
     TRY(check_finite(o, j->layer, "router"));
     for (int r = 0; o->hook && r < j->b->rows; r++) {
         size_t at = (size_t)r * (size_t)j->k;
@@ -257,7 +264,9 @@ static err run_experts(moe_job *j) {
     cpu_ops *o = j->o;
     while (j->done < j->n_uses) {
         int n;
+        bool first = j->asked == 0;
         TRY(ask(j));
+        if (first) look_ahead(o, j->b, j->layer);
         TRY(collect(j, o->list, &n));
         uint64_t since = clock_now(o);
         compute(j, o->list, n);

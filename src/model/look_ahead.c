@@ -1,0 +1,40 @@
+/* look_ahead.c: which experts the next layer will probably want.
+ *
+ * The next layer's router, applied to what this layer's MLP is about to read: the layers' additions
+ * to the residual stream are small, so most of the true choice is among its first guesses (70-80 %
+ * on the bundled model). The store decides whether and how many of them it reads; what is computed
+ * never depends on it. */
+#include "model/cpu_ops_impl.h"
+
+/* The k largest of p[n], best first. */
+static void best_of(const float *p, int n, int k, int *ids) {
+    int held = 0;
+    for (int i = 0; i < n; i++) {
+        int at = held < k ? held++ : k;
+        while (at > 0 && p[i] > p[ids[at - 1]]) {
+            if (at < k) ids[at] = ids[at - 1];
+            at--;
+        }
+        if (at < k) ids[at] = i;
+    }
+}
+
+void look_ahead(cpu_ops *o, const batch *b, int layer) {
+    int next = layer + 1;
+    if (!o->o.look_ahead || b->rows != 1 || next >= o->c->layers) return;
+    const layer_weights *w = &o->o.weights->layers[next];
+    if (w->sparse_index < 0 || expert_store_resident(o->o.store)) return;
+    int n = o->c->experts, k = o->o.experts_per_token, ids[LOOK_MAX];
+    k = k < LOOK_MAX ? k : LOOK_MAX;
+    o->o.kernels->rmsnorm(o->look_x, o->x, w->post_norm, o->c->hidden, (float)o->c->norm_eps);
+    linear l = {.w = &w->router,
+                .x = o->look_x,
+                .y = o->look_p,
+                .x_stride = (size_t)o->c->hidden,
+                .y_stride = (size_t)n,
+                .n = 1,
+                .precise = true};
+    linear_run(o, &l, 1);
+    best_of(o->look_p, n, k, ids);
+    expert_store_hint(o->o.store, w->sparse_index, ids, k);
+}
