@@ -120,7 +120,8 @@ static bool real_attribute(jrun *r, jvalue object, jtext *name, jvalue *out, boo
         }
     }
     if (object.type == J_MACRO && jtext_is(name, "name")) {
-        *out = jstring(object.macro->node->name);
+        jtext *own = object.macro->node->name;
+        *out = own ? jstring(own) : jnone();
         return true;
     }
     if (object.type == J_CYCLER && jtext_is(name, "current")) {
@@ -279,7 +280,7 @@ bool jslice(jrun *r, jvalue object, const jvalue part[3], jvalue *out) {
     size_t size;
     if (object.type == J_UNDEFINED) return jfail_undefined(r, object);
     bool can = object.type == J_TEXT || jis_sequence(object) || object.type == J_RANGE;
-    if (!can) return make_undefined(r, object, jnone(), out);
+    if (!can) return JFAIL(r, "'%s' object cannot be sliced", jtype_name(object));
     if (!jlength(r, object, &size) || !slice_bounds(r, size, part, &b)) return false;
     if (object.type == J_TEXT) return slice_text(r, object.text, &b, out);
     if (object.type == J_RANGE) {
@@ -288,7 +289,9 @@ bool jslice(jrun *r, jvalue object, const jvalue part[3], jvalue *out) {
         const jrange *from = object.range;
         *range = (jrange){.start = from->start + b.begin * from->step, .count = b.count};
         range->stop = from->start + b.end * from->step;
-        range->step = from->step * (b.count ? b.step : 1);
+        if (__builtin_mul_overflow(from->step, b.step, &range->step)) {
+            return jrun_fail(r, ERR_UNSUPPORTED, "a whole number needs more than 64 bits");
+        }
         *out = (jvalue){.type = J_RANGE, .range = range};
         return true;
     }

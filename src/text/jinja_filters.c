@@ -43,9 +43,27 @@ static bool map_filter(jrun *r, const jlist *in, const jargs *args, jlist *made)
     return true;
 }
 
-static bool filter_map(jrun *r, jvalue self, const jargs *args, jvalue *out) {
-    jlist *in, *made = jlist_new(r, 0);
+/* A generator of Jinja's makes its items, and its errors, when it is walked. So what goes wrong
+ * here is kept for whoever gets that far; limits are not. */
+typedef bool (*filler)(jrun *r, jvalue self, const void *how, jlist *made);
+
+static bool generate(jrun *r, jvalue self, filler fill, const void *how, jvalue *out) {
+    jlist *made = jlist_new(r, 0);
     if (!made || !jiter_new(r, made, "generator", out)) return false;
+    int depth = r->depth;
+    if (fill(r, self, how, made)) return true;
+    if (r->error.code == ERR_RANGE || r->error.code == ERR_NOMEM) return false;
+    jiter *it = out->iter;
+    if (!(it->failure = jpool_alloc(&r->pool, sizeof *it->failure))) return false;
+    *it->failure = r->error;
+    r->error = err_none();
+    r->depth = depth;
+    return true;
+}
+
+static bool fill_map(jrun *r, jvalue self, const void *how, jlist *made) {
+    const jargs *args = how;
+    jlist *in;
     if (!jtruth(self)) return true;
     if (!jiterate(r, self, &in) || !jrun_enter(r)) return false;
     bool attribute = false;
@@ -57,18 +75,23 @@ static bool filter_map(jrun *r, jvalue self, const jargs *args, jvalue *out) {
     return good;
 }
 
+static bool filter_map(jrun *r, jvalue self, const jargs *args, jvalue *out) {
+    return generate(r, self, fill_map, args, out);
+}
+
 /* How select and its relatives differ. */
 typedef struct choice {
     const char *name;
     bool by_attribute, keep;
+    const jargs *args;
 } choice;
 
-static bool choose(jrun *r, jvalue self, const jargs *args, choice c, jvalue *out) {
-    jlist *in, *made = jlist_new(r, 0);
-    if (!made || !jiter_new(r, made, "generator", out)) return false;
+static bool fill_choice(jrun *r, jvalue self, const void *how, jlist *made) {
+    const choice c = *(const choice *)how;
+    jlist *in;
     if (!jtruth(self)) return true;
     if (!jiterate(r, self, &in)) return false;
-    jargs rest = *args;
+    jargs rest = *c.args;
     jvalue path = missing;
     if (c.by_attribute) {
         if (!rest.n) return JFAIL(r, "%s: missing parameter for attribute name", c.name);
@@ -98,19 +121,19 @@ static bool choose(jrun *r, jvalue self, const jargs *args, choice c, jvalue *ou
 }
 
 static bool filter_select(jrun *r, jvalue self, const jargs *args, jvalue *out) {
-    return choose(r, self, args, (choice){"select", false, true}, out);
+    return generate(r, self, fill_choice, &(choice){"select", false, true, args}, out);
 }
 
 static bool filter_reject(jrun *r, jvalue self, const jargs *args, jvalue *out) {
-    return choose(r, self, args, (choice){"reject", false, false}, out);
+    return generate(r, self, fill_choice, &(choice){"reject", false, false, args}, out);
 }
 
 static bool filter_selectattr(jrun *r, jvalue self, const jargs *args, jvalue *out) {
-    return choose(r, self, args, (choice){"selectattr", true, true}, out);
+    return generate(r, self, fill_choice, &(choice){"selectattr", true, true, args}, out);
 }
 
 static bool filter_rejectattr(jrun *r, jvalue self, const jargs *args, jvalue *out) {
-    return choose(r, self, args, (choice){"rejectattr", true, false}, out);
+    return generate(r, self, fill_choice, &(choice){"rejectattr", true, false, args}, out);
 }
 
 /* ---- order ---- */
@@ -217,12 +240,11 @@ static bool filter_dictsort(jrun *r, jvalue self, const jargs *args, jvalue *out
     return true;
 }
 
-static bool filter_unique(jrun *r, jvalue self, const jargs *args, jvalue *out) {
-    jvalue a[2];
-    jlist *in, *made = jlist_new(r, 0);
+static bool fill_unique(jrun *r, jvalue self, const void *how, jlist *made) {
+    const jvalue *a = how;
+    jlist *in;
     jdict *seen = jdict_new(r);
-    if (!jargs_bind(r, "unique", args, "case_sensitive attribute", a)) return false;
-    if (!made || !seen || !jiterate(r, self, &in)) return false;
+    if (!seen || !jiterate(r, self, &in)) return false;
     for (size_t i = 0; i < in->count; i++) {
         jvalue key, *found;
         if (!jrun_charge(r, 1) || !key_of(r, in->items[i], a[1], jtruth(a[0]), &key)) return false;
@@ -230,7 +252,13 @@ static bool filter_unique(jrun *r, jvalue self, const jargs *args, jvalue *out) 
         if (found) continue;
         if (!jdict_set(r, seen, key, jnone()) || !jlist_push(r, made, in->items[i])) return false;
     }
-    return jiter_new(r, made, "generator", out);
+    return true;
+}
+
+static bool filter_unique(jrun *r, jvalue self, const jargs *args, jvalue *out) {
+    jvalue a[2];
+    return jargs_bind(r, "unique", args, "case_sensitive attribute", a) &&
+           generate(r, self, fill_unique, a, out);
 }
 
 static bool min_or_max(jrun *r, jvalue self, const jargs *args, bool max, jvalue *out) {
@@ -300,12 +328,11 @@ static bool filter_groupby(jrun *r, jvalue self, const jargs *args, jvalue *out)
 
 /* ---- parts ---- */
 
-static bool filter_batch(jrun *r, jvalue self, const jargs *args, jvalue *out) {
-    jvalue a[2];
-    jlist *in, *made = jlist_new(r, 0), *row = NULL;
-    if (!jargs_bind(r, "batch", args, "linecount! fill_with", a)) return false;
+static bool fill_batch(jrun *r, jvalue self, const void *how, jlist *made) {
+    const jvalue *a = how;
+    jlist *in, *row = NULL;
     if (!jis_number(a[0])) return JFAIL(r, "batch wants a number, not %s", jtype_name(a[0]));
-    if (!made || !jiterate(r, self, &in)) return false;
+    if (!jiterate(r, self, &in)) return false;
     double size = jnumber(a[0]);
     for (size_t i = 0; i < in->count; i++) {
         if (!row || (double)row->count == size) {
@@ -317,19 +344,23 @@ static bool filter_batch(jrun *r, jvalue self, const jargs *args, jvalue *out) {
     while (row && is_given(a[1]) && (double)row->count < size) {
         if (!jlist_push(r, row, a[1]) || !jrun_charge(r, 1)) return false;
     }
-    if (row && row->count && !jlist_push(r, made, jfrom_list(row))) return false;
-    return jiter_new(r, made, "generator", out);
+    return !row || jlist_push(r, made, jfrom_list(row));
 }
 
-static bool filter_slice(jrun *r, jvalue self, const jargs *args, jvalue *out) {
+static bool filter_batch(jrun *r, jvalue self, const jargs *args, jvalue *out) {
     jvalue a[2];
-    jlist *in, *made = jlist_new(r, 0);
-    if (!jargs_bind(r, "slice", args, "slices! fill_with", a)) return false;
+    return jargs_bind(r, "batch", args, "linecount! fill_with", a) &&
+           generate(r, self, fill_batch, a, out);
+}
+
+static bool fill_slice(jrun *r, jvalue self, const void *how, jlist *made) {
+    const jvalue *a = how;
+    jlist *in;
     if (!jis_integer(a[0])) return JFAIL(r, "slice wants a whole number, not %s", jtype_name(a[0]));
-    if (!made || !jiterate(r, self, &in)) return false;
+    if (!jiterate(r, self, &in)) return false;
     int64_t slices = jinteger(a[0]);
     if (slices == 0) return JFAIL(r, "slice by zero");
-    if (slices < 0) return jiter_new(r, made, "generator", out);
+    if (slices < 0) return true;
     size_t each = in->count / (size_t)slices, longer = in->count % (size_t)slices, at = 0;
     for (size_t i = 0; i < (size_t)slices; i++) {
         jlist *part = jlist_new(r, 0);
@@ -341,7 +372,13 @@ static bool filter_slice(jrun *r, jvalue self, const jargs *args, jvalue *out) {
         if (is_given(a[1]) && i >= longer && !jlist_push(r, part, a[1])) return false;
         if (!jlist_push(r, made, jfrom_list(part))) return false;
     }
-    return jiter_new(r, made, "generator", out);
+    return true;
+}
+
+static bool filter_slice(jrun *r, jvalue self, const jargs *args, jvalue *out) {
+    jvalue a[2];
+    return jargs_bind(r, "slice", args, "slices! fill_with", a) &&
+           generate(r, self, fill_slice, a, out);
 }
 
 static bool empty_of(jrun *r, const char *why, jvalue *out) {
@@ -433,15 +470,19 @@ static bool filter_sum(jrun *r, jvalue self, const jargs *args, jvalue *out) {
     return true;
 }
 
+static bool fill_items(jrun *r, jvalue self, const void *how, jlist *made) {
+    (void)how;
+    jlist *in;
+    if (self.type == J_UNDEFINED) return true;
+    if (self.type != J_DICT) return JFAIL(r, "can only get item pairs from a mapping");
+    jview view = {self.dict, JVIEW_ITEMS};
+    if (!jiterate(r, (jvalue){.type = J_VIEW, .view = &view}, &in)) return false;
+    *made = *in;
+    return true;
+}
+
 static bool filter_items(jrun *r, jvalue self, const jargs *args, jvalue *out) {
-    jlist *in = jlist_new(r, 0);
-    if (!jargs_bind(r, "items", args, "", NULL) || !in) return false;
-    if (self.type != J_UNDEFINED) {
-        if (self.type != J_DICT) return JFAIL(r, "can only get item pairs from a mapping");
-        jview view = {self.dict, JVIEW_ITEMS};
-        if (!jiterate(r, (jvalue){.type = J_VIEW, .view = &view}, &in)) return false;
-    }
-    return jiter_new(r, in, "generator", out);
+    return jargs_bind(r, "items", args, "", NULL) && generate(r, self, fill_items, NULL, out);
 }
 
 const jnamed jinja_filters[] = {

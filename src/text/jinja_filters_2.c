@@ -223,7 +223,7 @@ static bool filter_filesizeformat(jrun *r, jvalue self, const jargs *args, jvalu
     char room[64];
     if (bytes == 1) return give(jtext_literal(r, "1 Byte"), out);
     if (bytes < base) {
-        snprintf(room, sizeof room, "%.0f Bytes", trunc(bytes));
+        snprintf(room, sizeof room, "%.0f Bytes", trunc(bytes) + 0.0); /* no "-0" */
     } else {
         int i = -1;
         do {

@@ -250,6 +250,7 @@ static bool percent_key(percent *p, jvalue *value, bool *keyed) {
                      name->bytes);
     }
     *value = *found;
+    p->used = 1; /* the mapping itself is no value any more */
     return true;
 }
 
@@ -329,8 +330,11 @@ static bool percent_field(percent *p, jbuf *b) {
     spec s = {.fill = ' ', .precision = -1};
     jvalue v = {.type = J_MISSING};
     bool keyed;
+    if (peek(p) == '%') {
+        p->at++;
+        return jbuf_add_slice(p->r, b, p->format, p->at - 1, p->at);
+    }
     if (!percent_key(p, &v, &keyed) || !percent_spec(p, &s)) return false;
-    if (s.type == '%') return jbuf_add_literal(p->r, b, "%");
     if (!strchr("diouxXeEfFgGcrsa", s.type)) {
         return JFAIL(p->r, "unsupported format character '%c'", s.type);
     }
@@ -349,7 +353,8 @@ bool jformat_percent(jrun *r, const jtext *format, jvalue args, jvalue *out) {
         p.at = end + 1;
         if (next && !(jrun_charge(r, 1) && percent_field(&p, &b))) return false;
     }
-    bool mapping = args.type == J_DICT || args.type == J_LIST || args.type == J_RANGE;
+    bool mapping = args.type == J_DICT || args.type == J_LIST || args.type == J_RANGE ||
+                   args.type == J_UNDEFINED; /* whatever has items */
     if (!mapping && p.used < (args.type == J_TUPLE ? args.list->count : 1)) {
         return JFAIL(r, "not all arguments converted during string formatting");
     }

@@ -69,6 +69,7 @@ static bool global_range(jrun *r, jvalue self, const jargs *args, jvalue *out) {
 /* Items of a mapping, or pairs, and keyword arguments. */
 static bool fill_dict(jrun *r, const char *what, const jargs *args, jdict *d) {
     if (args->n > 1) return JFAIL(r, "%s takes at most one argument", what);
+    if (args->n && args->pos[0].type == J_UNDEFINED) return jfail_undefined(r, args->pos[0]);
     if (args->n && args->pos[0].type == J_DICT) {
         const jdict *from = args->pos[0].dict;
         for (uint32_t i = 0; i < from->count; i++) {

@@ -154,6 +154,7 @@ struct jiter { /* what is left of a sequence */
     jlist *list;
     size_t at;
     const char *kind; /* Python's name of the type */
+    err *failure;     /* what happens to who walks to its end, or NULL */
 };
 
 struct jcycler {

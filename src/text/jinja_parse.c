@@ -298,10 +298,7 @@ static jnode *parse_macro(jparser *p) {
 
 static jnode *parse_call_block(jparser *p) {
     jnode *n = jparse_node(p, K_CALL_BLOCK), *macro = jparse_node(p, K_MACRO);
-    jtext *name = jpool_alloc(&p->t->pool, sizeof *name);
-    if (!n || !macro || !name) return NULL;
-    *name = (jtext){.bytes = "caller", .length = 6, .chars = 6};
-    macro->name = name;
+    if (!n || !macro) return NULL; /* this macro has no name */
     if (jparse_is_op(p, OP_LPAREN) && !parse_signature(p, macro)) return NULL;
     n->a = jparse_expression(p, true);
     n->c = macro;

@@ -126,6 +126,7 @@ static bool repr_container(jrun *r, jbuf *b, jvalue v) {
         return jbuf_add_literal(r, b, "<Namespace ") && repr_dict(r, b, v.dict) &&
                jbuf_add_literal(r, b, ">");
     case J_MACRO:
+        if (!v.macro->node->name) return jbuf_add_literal(r, b, "<Macro anonymous>");
         return jbuf_add_literal(r, b, "<Macro ") && jrepr_text(r, b, v.macro->node->name, false) &&
                jbuf_add_literal(r, b, ">");
     default:

@@ -137,6 +137,18 @@ static jstatus capture(jrun *r, const jnode *body, jscope *scope, jvalue *out) {
 
 /* ---- loops ---- */
 
+/* What the target's names hold: the items of a filtered loop are made anew from it. */
+static bool target_value(jrun *r, const jnode *target, jvalue *out) {
+    if (target->kind != K_TUPLE) return jrun_lookup(r, target->name, out);
+    jlist *l = jlist_new(r, (size_t)target->n);
+    for (int i = 0; l && i < target->n; i++) {
+        jvalue v;
+        if (!target_value(r, target->items[i], &v) || !jlist_push(r, l, v)) return false;
+    }
+    if (l) *out = jfrom_tuple(l);
+    return l != NULL;
+}
+
 /* The next item that passes the loop's filter; *more is false at the end. */
 static bool loop_fetch(jrun *r, jloop *l, jvalue *item, bool *more) {
     *more = false;
@@ -150,7 +162,7 @@ static bool loop_fetch(jrun *r, jloop *l, jvalue *item, bool *more) {
         jvalue test;
         if (!scope || !assign(r, scope, l->node->a, *item)) return false;
         r->scope = scope;
-        bool good = jeval(r, l->node->c, &test);
+        bool good = jeval(r, l->node->c, &test) && target_value(r, l->node->a, item);
         r->scope = outer;
         if (!good) return false;
         *more = jtruth(test);
@@ -340,7 +352,8 @@ static bool take_kwarg(jargs *args, const jtext *name, jvalue *out) {
 /* What is left of the arguments after the named ones. */
 static bool bind_rest(jrun *r, const jnode *m, jscope *scope, jargs *args) {
     jvalue caller;
-    int n = (int)size_min(m->name->length, 60);
+    const jtext *name = m->name ? m->name : r->caller_name;
+    int n = (int)size_min(name->length, 60);
     if (m->uses & USES_CALLER) {
         if (!take_kwarg(args, r->caller_name, &caller)) {
             caller = jundefined(jtext_literal(r, "no caller defined"));
@@ -354,7 +367,7 @@ static bool bind_rest(jrun *r, const jnode *m, jscope *scope, jargs *args) {
         }
         if (!d || !jscope_set(r, scope, r->kwargs_name, jfrom_dict(d))) return false;
     } else if (args->n_kw) {
-        return JFAIL(r, "macro '%.*s' takes no keyword argument '%.*s'", n, m->name->bytes,
+        return JFAIL(r, "macro '%.*s' takes no keyword argument '%.*s'", n, name->bytes,
                      (int)size_min(args->kw[0].name->length, 60), args->kw[0].name->bytes);
     }
     if (m->uses & USES_VARARGS) {
@@ -365,7 +378,7 @@ static bool bind_rest(jrun *r, const jnode *m, jscope *scope, jargs *args) {
         return l && jscope_set(r, scope, r->varargs_name, jfrom_tuple(l));
     }
     if (args->n <= m->n) return true;
-    return JFAIL(r, "macro '%.*s' takes not more than %d arguments", n, m->name->bytes, m->n);
+    return JFAIL(r, "macro '%.*s' takes not more than %d arguments", n, name->bytes, m->n);
 }
 
 static bool bind_parameters(jrun *r, const jnode *m, jscope *scope, jargs *args) {
@@ -465,10 +478,16 @@ static jstatus run_set_block(jrun *r, const jnode *n) {
     return s == RUN_NEXT ? status_of(assign(r, r->scope, n->a, v)) : s;
 }
 
+/* What a filter or call block writes, which must be a string. */
+static jstatus output_text(jrun *r, jvalue v) {
+    if (v.type == J_TEXT) return status_of(jbuf_add_text(r, r->out, v.text));
+    return status_of(JFAIL(r, "a block gives a %s, not a string", jtype_name(v)));
+}
+
 static jstatus run_filter_block(jrun *r, const jnode *n) {
     jvalue v;
     jstatus s = run_filtered(r, n, &v);
-    return s == RUN_NEXT ? status_of(output(r, v)) : s;
+    return s == RUN_NEXT ? output_text(r, v) : s;
 }
 
 static jstatus run_with(jrun *r, const jnode *n) {
@@ -511,7 +530,7 @@ static jstatus run_call_block(jrun *r, const jnode *n) {
     kw[args.n_kw++] = (jkwarg){r->caller_name, caller};
     args.kw = kw;
     r->line = n->line;
-    return status_of(jcall_value(r, callee, &args, &v) && output(r, v));
+    return jcall_value(r, callee, &args, &v) ? output_text(r, v) : RUN_FAILED;
 }
 
 static jstatus run_body(jrun *r, const jnode *n) {

@@ -104,11 +104,10 @@ static bool test_upper(jrun *r, jvalue v, const jargs *args, jvalue *out) {
     return test_case(r, v, args, true, out);
 }
 
-/* v % divisor == rest */
+/* v % divisor == rest; of a string that is formatting, as in Python */
 static bool remainder_is(jrun *r, jvalue v, jvalue divisor, int64_t rest, jvalue *out) {
     jvalue m;
     bool same;
-    if (v.type == J_TEXT) return JFAIL(r, "a string is no number");
     if (!jbinary(r, OP_MOD, v, divisor, &m) || !jequal(r, m, jint(rest), &same)) return false;
     return say(same, out);
 }
@@ -188,12 +187,16 @@ static bool test_le(jrun *r, jvalue v, const jargs *args, jvalue *out) {
 }
 
 static bool test_filter(jrun *r, jvalue v, const jargs *args, jvalue *out) {
+    uint32_t hash;
     NO_ARGUMENTS("filter");
+    if (!jhash(r, v, &hash)) return false;
     return say(v.type == J_TEXT && jfind_filter(v.text), out);
 }
 
 static bool test_test(jrun *r, jvalue v, const jargs *args, jvalue *out) {
+    uint32_t hash;
     NO_ARGUMENTS("test");
+    if (!jhash(r, v, &hash)) return false;
     return say(v.type == J_TEXT && jfind(jinja_tests, v.text), out);
 }
 

@@ -403,12 +403,19 @@ static bool iterate_dict(jrun *r, const jdict *d, jview_kind kind, jlist *out) {
     return true;
 }
 
+/* At the end of an iterator: the error that making its next item met. */
+static bool end_of(jrun *r, const jiter *it) {
+    if (!it->failure) return true;
+    if (!r->error.code) r->error = *it->failure;
+    return false;
+}
+
 /* What is left of an iterator; nothing is afterwards. */
 static bool iterate_rest(jrun *r, jiter *it, jlist *out) {
     for (; it->at < it->list->count; it->at++) {
         if (!jlist_push(r, out, it->list->items[it->at])) return false;
     }
-    return true;
+    return end_of(r, it);
 }
 
 bool jiterate(jrun *r, jvalue v, jlist **out) {
@@ -448,6 +455,14 @@ bool jiter_new(jrun *r, jlist *list, const char *kind, jvalue *out) {
     return true;
 }
 
+/* Walks up to the item; what is behind it is still there. */
+static bool iterator_contains(jrun *r, jiter *it, jvalue item, bool *out) {
+    while (it->at < it->list->count && !*out) {
+        if (!jrun_charge(r, 1) || !jequal(r, it->list->items[it->at++], item, out)) return false;
+    }
+    return *out || end_of(r, it);
+}
+
 bool jcontains(jrun *r, jvalue container, jvalue item, bool *out) {
     *out = false;
     if (container.type == J_TEXT) {
@@ -470,14 +485,12 @@ bool jcontains(jrun *r, jvalue container, jvalue item, bool *out) {
     if (!jcan_iterate(container)) {
         return JFAIL(r, "argument of type '%s' is not iterable", jtype_name(container));
     }
+    if (container.type == J_ITER) return iterator_contains(r, container.iter, item, out);
     jlist *items;
-    size_t begin = container.type == J_ITER ? container.iter->at : 0;
     if (!jiterate(r, container, &items) || !jrun_charge(r, items->count)) return false;
-    size_t i = 0;
-    while (i < items->count && !*out) {
-        if (!jequal(r, items->items[i++], item, out)) return false;
+    for (size_t i = 0; i < items->count && !*out; i++) {
+        if (!jequal(r, items->items[i], item, out)) return false;
     }
-    if (container.type == J_ITER) container.iter->at = begin + i; /* the rest is still there */
     return true;
 }
 

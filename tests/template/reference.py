@@ -1,5 +1,6 @@
 """The reference that we follow: Debian's python3-jinja2 with the settings of transformers' chat templates
 (`_compile_jinja_template`). Also a program: the protocol of template_diff.c."""
+import copy
 import datetime
 import json
 import sys
@@ -45,7 +46,7 @@ class Renderer:
         try:
             if template not in self.compiled:
                 self.compiled[template] = self.env.from_string(template)
-            text = self.compiled[template].render(**context)
+            text = self.compiled[template].render(**copy.deepcopy(context))  # `list|indent` appends
             text.encode()
             return True, text
         except Exception as e:  # whatever the template did
