@@ -123,13 +123,25 @@ static bool stands_alone(const char *text, size_t length, size_t begin, size_t e
     return !(utf8_decode(text + end, length - end, &c) && is_word(c));
 }
 
-bool added_next(const added_set *s, const char *text, size_t length, size_t taken, size_t *from,
+/* Bytes from `at` on that may belong to one token. */
+static size_t markup_length(const added_text *in, size_t at) {
+    size_t n = in->length - at;
+    if (!in->marks) return n;
+    if (n > ADDED_BYTES_MAX) n = ADDED_BYTES_MAX;
+    size_t i = 0;
+    while (i < n && in->marks[at + i] == 0) i++;
+    return i;
+}
+
+bool added_next(const added_set *s, const added_text *in, size_t taken, size_t *from,
                 added_match *out) {
+    const char *text = in->bytes;
+    size_t length = in->length;
     if (s->n_tokens == 0) return false;
     for (size_t at = *from; at < length; at++) {
         size_t n = 0;
         const added_token *token =
-            s->begins[(uint8_t)text[at]] ? longest(s, text + at, length - at, &n) : NULL;
+            s->begins[(uint8_t)text[at]] ? longest(s, text + at, markup_length(in, at), &n) : NULL;
         if (!token) continue;
         if (token->single_word && !stands_alone(text, length, at, at + n)) {
             at += n - 1;

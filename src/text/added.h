@@ -48,9 +48,16 @@ typedef struct added_match {
     int32_t id;
 } added_match;
 
+typedef struct added_text {
+    const char *bytes; /* may hold invalid UTF-8 */
+    size_t length;
+    const uint8_t *marks; /* [length]: a token is one only where all its bytes have mark 0; NULL:
+                             everywhere */
+} added_text;
+
 /* The first token that begins at or after *from; *from moves behind its own bytes. `taken` is where
- * the match before ended: white space before it is not taken again. text may hold invalid UTF-8. */
-bool added_next(const added_set *s, const char *text, size_t length, size_t taken, size_t *from,
+ * the match before ended: white space before it is not taken again. */
+bool added_next(const added_set *s, const added_text *in, size_t taken, size_t *from,
                 added_match *out);
 
 #endif

@@ -78,6 +78,8 @@ typedef struct encoder {
     const tokenizer *t;
     token_list *out;
     bpe_scratch scratch;
+    const char *base;     /* the whole text ... */
+    const uint8_t *marks; /* ... and its marks, or NULL */
 } encoder;
 
 static err encode_piece(void *ctx, const char *piece, size_t length) {
@@ -109,11 +111,11 @@ static err encode_ordinary(encoder *e, const char *text, size_t length) {
 typedef err (*part_fn)(encoder *e, const char *text, size_t length, token_mode mode);
 
 /* Cuts the tokens of `set` out of text; what lies between goes to fn. */
-static err cut_added(encoder *e, const added_set *set, const char *text, size_t length,
-                     part_fn fn) {
-    size_t from = 0, taken = 0;
+static err cut_added(encoder *e, const added_set *set, const added_text *in, part_fn fn) {
+    const char *text = in->bytes;
+    size_t from = 0, taken = 0, length = in->length;
     added_match match;
-    while (added_next(set, text, length, taken, &from, &match)) {
+    while (added_next(set, in, taken, &from, &match)) {
         if (match.begin > taken) {
             TRY(fn(e, text + taken, match.begin - taken, TOKEN_MARKUP));
         }
@@ -144,7 +146,15 @@ static err normalize(const char *text, size_t length, text_buffer *out, bool *ch
     return err_none();
 }
 
-/* Text between added tokens. */
+static bool all_markup(const encoder *e, const char *text, size_t length) {
+    for (size_t i = 0; e->marks && i < length; i++) {
+        if (e->marks[text - e->base + (ptrdiff_t)i] != 0) return false;
+    }
+    return true;
+}
+
+/* Text between added tokens. Where composing has moved the bytes, marks say nothing about single
+ * ones: tokens that are matched after it are then found only if all of the part is markup. */
 static err encode_part(encoder *e, const char *text, size_t length, token_mode mode) {
     text_buffer composed = {0};
     bool changed = false;
@@ -152,20 +162,33 @@ static err encode_part(encoder *e, const char *text, size_t length, token_mode m
     if (!r.code) {
         const char *use = changed ? composed.data : text;
         size_t n = changed ? composed.count : length;
-        r = mode == TOKEN_MARKUP ? cut_added(e, &e->t->normalized, use, n, encode_normalized)
-                                 : encode_ordinary(e, use, n);
+        const added_text in = {use, n, e->marks && !changed ? e->marks + (text - e->base) : NULL};
+        bool markup = mode == TOKEN_MARKUP && (!changed || all_markup(e, text, length));
+        r = markup ? cut_added(e, &e->t->normalized, &in, encode_normalized)
+                   : encode_ordinary(e, use, n);
     }
     text_buffer_free(&composed);
     return r;
 }
 
+static err encode(encoder *e, token_mode mode, size_t length) {
+    const added_text in = {e->base, length, e->marks};
+    size_t before = e->out->count;
+    err r = mode == TOKEN_MARKUP ? cut_added(e, &e->t->plain, &in, encode_part)
+                                 : encode_part(e, e->base, length, mode);
+    bpe_scratch_free(&e->scratch);
+    if (r.code) e->out->count = before;
+    return r;
+}
+
 err tokenizer_encode(const tokenizer *t, token_mode mode, const char *text, size_t length,
                      token_list *out) {
-    encoder e = {.t = t, .out = out};
-    size_t before = out->count;
-    err r = mode == TOKEN_MARKUP ? cut_added(&e, &t->plain, text, length, encode_part)
-                                 : encode_part(&e, text, length, mode);
-    bpe_scratch_free(&e.scratch);
-    if (r.code) out->count = before;
-    return r;
+    encoder e = {.t = t, .out = out, .base = text};
+    return encode(&e, mode, length);
+}
+
+err tokenizer_encode_marked(const tokenizer *t, const char *text, const uint8_t *marks,
+                            size_t length, token_list *out) {
+    encoder e = {.t = t, .out = out, .base = text, .marks = marks};
+    return encode(&e, TOKEN_MARKUP, length);
 }

@@ -57,6 +57,13 @@ bool tokenizer_is_added(const tokenizer *t, int id);
 err tokenizer_encode(const tokenizer *t, token_mode mode, const char *text, size_t length,
                      token_list *out) MUST_USE;
 
+/* A text of both kinds: marks[i] is 0 for a byte of markup. Added tokens are recognised where all
+ * their bytes are markup; all other text is encoded in one go, so where markup and content meet the
+ * ids are those of the text as a whole (a newline of markup before one of content is one token, if
+ * the vocabulary has it). */
+err tokenizer_encode_marked(const tokenizer *t, const char *text, const uint8_t *marks,
+                            size_t length, token_list *out) MUST_USE;
+
 /* The bytes of one token (not necessarily whole characters), owned by the tokenizer; NULL for an id
  * that no token has (outside, or a gap). */
 const char *tokenizer_bytes(const tokenizer *t, int id, size_t *length);

@@ -137,7 +137,7 @@ class Maker:
             f"center({n()}, '*')", f"ljust({n()})", f"rjust({n()}, '.')", f"zfill({n()})", "expandtabs()", f"expandtabs({n()})", f"removeprefix({s()})", f"removesuffix({s()})",
             "isalpha()", "isdigit()", "isalnum()", "isspace()", "isupper()", "islower()", "istitle()", "isnumeric()", "isdecimal()", "isascii()",
             "isidentifier()", "isprintable()", "items()", "keys()", "values()", "items()|list", "keys()|list", f"get({self.string()})", f"get('a', {e()})",
-            "get('nested').k", "copy()", f"index({e()})", f"count({e()})", "append(1)", "pop()", "update({})", "nosuch()", "upper", f"get('b', default=1)")
+            "get('nested').k", "copy()", f"index({e()})", f"count({e()})", "append(1)", "update({})", "nosuch()", "upper", f"get('b', default=1)")
 
     def percent(self, depth):
         spec = "%" + self.pick("", "-", "0", "+", " ", "#", "-0", "+0") + self.pick("", "", "5", "12") + self.pick("", "", ".2", ".0", ".5") + \
