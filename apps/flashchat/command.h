@@ -22,6 +22,10 @@ typedef struct command {
 extern const command command_prompt, command_chat, command_plan, command_serve, command_pack,
     command_verify;
 
+/* All of them (main.c). */
+extern const command *const table_commands[];
+extern const int n_table_commands;
+
 #define COMMAND_ARGS(defs) .args = defs, .n_args = sizeof defs / sizeof defs[0]
 
 #endif

@@ -67,8 +67,9 @@ static err resolve(const settings *s, const model_list *l, const char *typed, ch
 static int typed_model(const command *c, int argc, char **argv) {
     for (int i = 0; i < argc && strcmp(argv[i], "--"); i++)
         if (!strcmp(argv[i], "--model") || !strncmp(argv[i], "--model=", 8)) return i;
-    bool names_one = !strcmp(c->name, "plan") && argc > 0 && argv[0][0] != '-';
-    return names_one ? 0 : -1;
+    bool names_one =
+        !strcmp(c->name, "plan") || !strcmp(c->name, "verify") || !strcmp(c->name, "pack");
+    return names_one && argc > 0 && argv[0][0] != '-' ? 0 : -1;
 }
 
 static bool fill(default_words *d, const command *c, const product *p, char **argv, int argc) {

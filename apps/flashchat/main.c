@@ -10,18 +10,27 @@
 #include "defaults.h"
 #include "flashmoe.h"
 #include "product.h"
+#include "status.h"
 
-static const command *const commands[] = {&command_prompt, &command_chat, &command_plan,
-                                          &command_serve,  &command_pack, &command_verify};
-#define N_COMMANDS ((int)(sizeof commands / sizeof commands[0]))
+const command *const table_commands[] = {&command_prompt, &command_chat, &command_plan,
+                                         &command_serve,  &command_pack, &command_verify};
+#define N_COMMANDS ((int)(sizeof table_commands / sizeof table_commands[0]))
+const int n_table_commands = N_COMMANDS;
+
+static const command *find(const char *name) {
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (!strcmp(table_commands[i]->name, name)) return table_commands[i];
+    return NULL;
+}
 
 static void print_help(void) {
     printf("flashchat runs Mixture-of-Experts language models that are larger than memory.\n\n");
     printf("usage: flashchat COMMAND [options]\n\n");
     for (int i = 0; i < N_COMMANDS; i++)
-        printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
+        printf("  %-12s %s\n", table_commands[i]->name, table_commands[i]->summary);
     for (int i = 0; i < n_product_commands; i++)
-        printf("  %-12s %s\n", product_commands[i].name, product_commands[i].summary);
+        if (!find(product_commands[i].name))
+            printf("  %-12s %s\n", product_commands[i].name, product_commands[i].summary);
     printf("  %-12s %s\n", "help", "this text, or that of a command: flashchat help prompt");
     printf("\nflashchat COMMAND --help lists a command's options; flashchat --version the "
            "version.\n");
@@ -33,12 +42,6 @@ static void print_command_help(const command *c) {
     printf("%s: %s\n\nusage: %s %s\n\n", c->program, c->summary, c->program, c->usage);
     if (c->details) printf("%s\n", c->details);
     args_help(&table);
-}
-
-static const command *find(const char *name) {
-    for (int i = 0; i < N_COMMANDS; i++)
-        if (!strcmp(commands[i]->name, name)) return commands[i];
-    return NULL;
 }
 
 static const product_command *find_product(const char *name) {
@@ -57,7 +60,7 @@ static void print_product_help(const product_command *c) {
 static int unknown(const char *what, const char *typed) {
     const char *names[NAMES_MAX];
     int n = 0;
-    for (int i = 0; i < N_COMMANDS; i++) names[n++] = commands[i]->name;
+    for (int i = 0; i < N_COMMANDS; i++) names[n++] = table_commands[i]->name;
     for (int i = 0; i < n_product_commands && n < NAMES_MAX - 3; i++)
         names[n++] = product_commands[i].name;
     names[n++] = "help";
@@ -120,14 +123,19 @@ static int run_product(const product_command *c, int argc, char **argv) {
             print_product_help(c);
             return 0;
         }
-    int code = c->run(argc, argv);
+    char **words = calloc((size_t)argc + 1, sizeof *words); /* the command takes words out */
+    if (!words) return EXIT_FAILED;
+    memcpy(words, argv, (size_t)argc * sizeof *words);
+    int code = c->run(argc, words);
+    free(words);
     if (fflush(stdout) == 0 && !ferror(stdout)) return code;
     fprintf(stderr, "flashchat %s: cannot write to standard output\n", c->name);
     return EXIT_FAILED;
 }
 
 int main(int argc, char **argv) {
-    const char *first = argc > 1 ? argv[1] : "--help";
+    if (argc < 2) return menu_run();
+    const char *first = argv[1];
     if (!strcmp(first, "--help") || !strcmp(first, "-h") || !strcmp(first, "help"))
         return help(argc > 2 ? 1 : 0, argv + 2);
     if (!strcmp(first, "--version")) {
@@ -136,7 +144,10 @@ int main(int argc, char **argv) {
     }
     const command *c = find(first);
     const product_command *other = find_product(first);
-    if (other) return run_product(other, argc - 1, argv + 1);
+    if (other) {
+        int code = run_product(other, argc - 1, argv + 1);
+        if (code != PRODUCT_GOES_ON || !c) return code;
+    }
     if (!c) return unknown(first[0] == '-' ? "option" : "command", first);
     return run(c, argc - 2, argv + 2);
 }

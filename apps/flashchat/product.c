@@ -115,5 +115,25 @@ const product_command product_commands[] = {
      "  --revision REV, --connections N, --all-files\n"
      "HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_CACHE are obeyed.\n",
      command_download},
+    {"manage", "[--list] [--delete NAME] [--part PART]", "look after model files",
+     "Without words: a menu. What can lose something wants the model's name typed.\n"
+     "  --part runtime|originals|all\n",
+     command_manage},
+    {"offload", "NAME [--part PART] [--keep]", "put a model into the archive, free it here",
+     "The archive is the folder OFFLOAD_DIR. Each file is removed here only after its copy was "
+     "read\n"
+     "back; --keep removes nothing. --part originals frees the published weights only.\n",
+     command_offload},
+    {"restore", "NAME [--part PART]", "bring a model back from the archive", NULL, command_restore},
+    {"verify", "NAME [--deep] [--archive]", "check a model's files",
+     "Quick: all are there. --deep reads every byte. --archive checks the archive's copy.\n",
+     product_verify},
+    {"status", "[--json]", "server, model, memory at a glance", NULL, command_status},
+    {"doctor", "[--json] [--no-measure]", "check this machine, and what to do about it", NULL,
+     command_doctor},
+    {"version", "", "versions of flashchat and its libraries", NULL, command_version},
+    {"completion", "bash|zsh|fish", "command completion for your shell",
+     "bash: source <(flashchat completion bash)\n", command_completion},
+    {"man", "", "the manual page, for man(1)", "flashchat man | man -l -\n", command_man},
 };
 const int n_product_commands = (int)(sizeof product_commands / sizeof *product_commands);

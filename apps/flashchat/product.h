@@ -13,6 +13,16 @@ int command_config(int argc, char **argv);
 int command_models(int argc, char **argv);
 int command_add_model(int argc, char **argv);
 int command_download(int argc, char **argv);
+int command_offload(int argc, char **argv);
+int command_restore(int argc, char **argv);
+/* Files of the hub's cache; the engine's own check (command_verify) comes after it. */
+int product_verify(int argc, char **argv);
+int command_manage(int argc, char **argv);
+int command_doctor(int argc, char **argv);
+int command_status(int argc, char **argv);
+int command_completion(int argc, char **argv);
+int command_man(int argc, char **argv);
+int command_version(int argc, char **argv);
 
 /* What each of them begins with: the settings with argv's flags taken out, complaints printed, the
  * registry read and the model's profile applied. False (and *rc set) when the command cannot go
@@ -33,6 +43,9 @@ int product_fail(const char *command, err e);
 bool take_word(int *argc, char **argv, const char *word);
 /* The value after --name (or in --name=value) with both removed; NULL without. */
 const char *take_value(int *argc, char **argv, const char *name);
+
+/* Returned where the command of the same name in main.c's table has the next word. */
+#define PRODUCT_GOES_ON (-1)
 
 /* The list of them, for main.c, the man page and the completions. */
 typedef struct product_command {

@@ -60,7 +60,11 @@ size_t text_fit(const char *text, int columns) {
 }
 
 void print_wrapped(FILE *f, const char *first, const char *text) {
-    int indent = text_width(first), room = screen_width() - indent;
+    print_wrapped_after(f, 0, first, text);
+}
+
+void print_wrapped_after(FILE *f, int lead, const char *first, const char *text) {
+    int indent = lead + text_width(first), room = screen_width() - indent;
     if (room < 10) room = 10;
     fputs(first, f);
     while (*text) {
