@@ -89,7 +89,7 @@ SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS))
 SANITIZED = OPT=conservative CC=clang
 
 .PHONY: all help lib tests examples goldens clean print-build-config print-sources flags-changed
-.PHONY: check test asan ubsan tsan fuzz fuzz-run fuzzers cross-test
+.PHONY: cli-smoke manage-smoke check test asan ubsan tsan fuzz fuzz-run fuzzers cross-test
 all: lib $(PROGRAMS) $(TOOLS)   ## everything a user runs
 lib: $(BUILD)/libflashmoe.a $(BUILD)/libflashmoe.so
 examples: $(EXAMPLE_BIN)
@@ -212,6 +212,12 @@ fuzz-run: fuzz   ## run each fuzzer for FUZZ_SECONDS (60)
 
 cross-test:   ## unit and golden tests for aarch64, under an emulator
 	@BUILD=$(BUILD) tests/cross.sh
+
+cli-smoke: all   ## the command line: settings, prompt, chat, README
+	@tests/run.sh cli/
+
+manage-smoke: all   ## models: download from a local hub, archive, restore, remove
+	@tests/run.sh cli/manage hub/hub test_archive
 
 clean:   ## remove everything that was built
 	rm -rf $(BUILD)
