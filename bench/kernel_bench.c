@@ -2,7 +2,7 @@
  *
  *     build/kernel-bench [--table NAME] [--threads N] [--seconds S] [PART ...]
  *
- * PART is decode, prefill or threads; all without one. decode streams matrices of one shape
+ * PART is decode, prefill, threads or delta; all without one. decode streams matrices of one shape
  * from memory that no cache holds and compares with a plain read of the same memory by the same
  * threads, taking turns. Every figure is the median of the passes that fit S seconds, the best in
  * brackets. */
@@ -253,6 +253,48 @@ static void part_prefill(bench *b) {
     prefill_shape(b, (shape){768, 2048, 32, 4, affine(4, 64), 64, true});
 }
 
+/* ---- the delta rule ---- */
+
+enum { HEAD = 128 };
+
+static void delta_head(void *ctx, int task, int worker) {
+    bench *b = ctx;
+    static float ones[HEAD];
+    float decay = -0.1f, beta = 0.5f, o[HEAD];
+    b->k->delta_step(&(cpu_delta){.state = (float *)(void *)b->memory + (size_t)task * HEAD * HEAD,
+                                  .o = o,
+                                  .q = ones,
+                                  .k = ones,
+                                  .v = ones,
+                                  .decay = &decay,
+                                  .beta = &beta,
+                                  .n = 1,
+                                  .dk = HEAD,
+                                  .dv = HEAD,
+                                  .scratch = b->scratch[worker]});
+}
+
+/* One token through heads of 128 x 128 states: as a model's layers follow each other (from memory),
+ * and over and over the same (from the caches). */
+static void part_delta(bench *b) {
+    static const int heads[] = {32, 64, (int)(POOL_BYTES / (HEAD * HEAD * sizeof(float)))};
+    memset(b->memory, 0, POOL_BYTES);
+    for (int i = 0; i < 3; i++) {
+        figure f = {0};
+        double bytes = 2.0 * heads[i] * HEAD * HEAD * sizeof(float), stop = now() + b->seconds;
+        for (int pass = 0; pass < 3 || now() < stop; pass++) {
+            double start = now();
+            pool_run(b->pool, delta_head, b, heads[i]);
+            if (pass) figure_add(&f, bytes / (now() - start) * 1e-9);
+        }
+        printf(
+            "%-11s %d thr  delta step, %4d heads of %d x %d: %5.1f (%.1f) GB/s read and written, "
+            "%.2f us a head\n",
+            b->k->name, b->threads, heads[i], HEAD, HEAD, median(&f), best(&f),
+            bytes / heads[i] / median(&f) * 1e-3);
+    }
+}
+
 /* ---- threads ---- */
 
 /* A layer's worth of experts per fork and join, one after the other over all memory: seconds. */
@@ -343,7 +385,10 @@ int main(int argc, char **argv) {
     static const struct {
         const char *name;
         void (*run)(bench *);
-    } all[] = {{"decode", part_decode}, {"prefill", part_prefill}, {"threads", part_threads}};
+    } all[] = {{"decode", part_decode},
+               {"prefill", part_prefill},
+               {"threads", part_threads},
+               {"delta", part_delta}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         bool wanted = n_parts == 0;
         for (int k = 0; k < n_parts; k++) wanted |= strcmp(parts[k], all[i].name) == 0;
