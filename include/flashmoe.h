@@ -343,6 +343,9 @@ FM_API void fm_routing_hook_set(fm_engine *e, fm_routing_hook hook, void *ctx);
  * experiments with reads repeat exactly. Called for the rows of a layer in order. NULL switches it
  * off. */
 typedef bool (*fm_routing_force)(void *ctx, int layer, int row, int *ids, int k);
+/* The same from a file of routing lines, as `infer --collect-routing` writes it; row by row, from
+ * the start again at its end. NULL ends it. FM_ERR_ARG when the trace does not fit the model. */
+FM_API fm_error fm_routing_replay(fm_engine *e, const char *path);
 FM_API void fm_routing_force_set(fm_engine *e, fm_routing_force force, void *ctx);
 
 /* ---- the machine -------------------------------------------------------- */

@@ -23,6 +23,7 @@ typedef struct infer_args {
     model_args m;
     const char *prompt, *prompt_tokens, *routing;
     int tokens;
+    const char *route_trace;
     bool timing, freq, markup, ids, ignore_stop;
     float temperature;
     uint64_t seed;
@@ -53,6 +54,8 @@ static const arg_def defs[] = {
      0},
     {"--collect-routing", "FILE", "write the experts of every token as JSON lines", ARG_TEXT,
      offsetof(infer_args, routing), 0, 0},
+    {"--route-trace", "FILE", "take the experts from such a file, not from the routers", ARG_TEXT,
+     offsetof(infer_args, route_trace), 0, 0},
     {NULL, NULL, "The model", ARG_HEADING, 0, 0, 0},
     MODEL_ARGS(infer_args),
     {"--k", "N", "experts per token (fewer than trained: lossy)", ARG_INT,
@@ -238,7 +241,8 @@ static int run_model(const infer_args *a, fm_engine *e, const fm_tokens *prompt)
     p.temperature = a->temperature;
     p.seed = a->seed;
     if (a->timing) fm_timing_enable(e, true);
-    fm_error error = fm_session_open(e, &s);
+    fm_error error = fm_routing_replay(e, a->route_trace);
+    if (!error.code) error = fm_session_open(e, &s);
     if (!error.code) error = fm_sampler_open(e, &p, &sampler);
     if (!error.code) error = fm_session_sync(s, prompt->ids, prompt->count, NULL, NULL);
     if (!error.code) error = decode(a, e, s, sampler);

@@ -159,6 +159,7 @@ void fm_engine_close(fm_engine *e) {
     if (!e) return;
     while (e->sessions) fm_session_close(e->sessions);
     cpu_ops_close(e->cpu);
+    replay_close(e->replay);
     expert_store_close(e->store);
     pool_close(e->pool);
     for (int i = 0; e->mirrors && i < e->weights.experts.n_files; i++) free(e->mirrors[i]);

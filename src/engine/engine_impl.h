@@ -42,6 +42,10 @@ err memory_plan_make(const fm_options *o, const model_files *m, const weights *w
 /* ERR_BUDGET with the sum, when the plan does not fit. */
 err memory_plan_check(const memory_plan *p) MUST_USE;
 
+/* replay.c */
+typedef struct replay replay;
+void replay_close(replay *r); /* NULL is fine */
+
 struct fm_engine {
     /* fixed after open */
     char *dir; /* owned */
@@ -64,6 +68,8 @@ struct fm_engine {
     int n_sessions;
     layer_clock *clocks; /* owned [layers]; NULL until timing is first enabled */
     uint64_t tokens_prefill, tokens_decode, prefill_ns, decode_ns;
+
+    replay *replay; /* owned; NULL: the router chooses */
 
     atomic_int cancel; /* any thread, signal handlers */
 };
