@@ -114,13 +114,13 @@ static int stop_external(const char *program, const serve_args *a) {
 
 static int stop(const char *program, const serve_args *a) {
     server_trace t;
-    bool known = trace_read(&t);
+    bool known = server_trace_read(&t);
     if (known && trace_alive(&t)) {
         int code = end_process(program, &t, a->force);
-        if (code == 0) trace_remove();
+        if (code == 0) server_trace_remove();
         return code;
     }
-    if (known) trace_remove(); /* it ended without saying so */
+    if (known) server_trace_remove(); /* it ended without saying so */
     if (a->external) return stop_external(program, a);
     printf("No server is running.\n");
     return 0;
@@ -262,7 +262,7 @@ static void leave_trace(const serve_args *a, const port *p, const server *s, slo
     snprintf(t.host, sizeof t.host, "%s", a->host ? a->host : "127.0.0.1");
     snprintf(t.model, sizeof t.model, "%s", p->id);
     bool healthy = server_healthy(t.host, t.port, a->tls_cert != NULL, 5000);
-    if (healthy && trace_write(&t)) return;
+    if (healthy && server_trace_write(&t)) return;
     slog_line(log, healthy ? "server.pid could not be written: --stop needs --external"
                            : "the server does not answer its own health check");
 }
@@ -298,7 +298,7 @@ static int serve(const char *program, const serve_args *a, const texts *t, port_
     say_ready(a, p, s);
     wait_for_signal(&set, s);
     server_trace mine;
-    if (trace_read(&mine) && mine.pid == getpid()) trace_remove();
+    if (server_trace_read(&mine) && mine.pid == getpid()) server_trace_remove();
     server_close(s);
     script_close(&o);
     return 0;

@@ -40,7 +40,7 @@ bool state_path(const char *name, char out[STATE_PATH_MAX]) {
 
 /* ---- the trace ---------------------------------------------------------- */
 
-bool trace_write(const server_trace *t) {
+bool server_trace_write(const server_trace *t) {
     char path[STATE_PATH_MAX], fresh[STATE_PATH_MAX + 16];
     if (!state_path("server.pid", path)) return false;
     snprintf(fresh, sizeof fresh, "%s.%d", path, (int)t->pid);
@@ -56,7 +56,7 @@ bool trace_write(const server_trace *t) {
     return false;
 }
 
-bool trace_read(server_trace *t) {
+bool server_trace_read(server_trace *t) {
     char path[STATE_PATH_MAX];
     const char *host, *model;
     int pid, port;
@@ -76,7 +76,7 @@ bool trace_read(server_trace *t) {
     return ok && pid > 1;
 }
 
-void trace_remove(void) {
+void server_trace_remove(void) {
     char path[STATE_PATH_MAX];
     if (state_path("server.pid", path)) unlink(path);
 }

@@ -25,10 +25,10 @@ typedef struct server_trace {
 /* ~/.config/flashchat/NAME; makes the folder (0700). False without a home. */
 bool state_path(const char *name, char out[STATE_PATH_MAX]);
 
-bool trace_write(const server_trace *t);
+bool server_trace_write(const server_trace *t);
 /* False: there is none, or it cannot be read. */
-bool trace_read(server_trace *out);
-void trace_remove(void);
+bool server_trace_read(server_trace *out);
+void server_trace_remove(void);
 /* The process of the trace is still the one that wrote it. */
 bool trace_alive(const server_trace *t);
 unsigned long long process_started(pid_t pid); /* 0: no such process */

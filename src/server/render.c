@@ -231,41 +231,10 @@ static err run_template(render *r, const request *q, output *o) {
 
 /* ---- tokens ---- */
 
-/* The first added token of either kind at or after *from. */
-static bool next_added(const tokenizer *t, const output *o, size_t taken, size_t *from,
-                       added_match *out) {
-    added_match a, b;
-    size_t from_a = *from, from_b = *from;
-    bool has_a = added_next(&t->plain, o->text.data, o->text.length, taken, &from_a, &a);
-    bool has_b = added_next(&t->normalized, o->text.data, o->text.length, taken, &from_b, &b);
-    if (!has_a && !has_b) return false;
-    bool first = has_a && (!has_b || a.begin <= b.begin);
-    *out = first ? a : b;
-    *from = first ? from_a : from_b;
-    return true;
-}
-
-static bool all_markup(const output *o, size_t begin, size_t end) {
-    for (size_t i = begin; i < end; i++)
-        if (o->marks.data[i] != TEMPLATE_MARKUP) return false;
-    return true;
-}
-
 static err to_tokens(const render *r, const output *o, fm_tokens *out) {
-    const tokenizer *t = r->engine->files.tokens;
     token_list list = {0};
-    size_t from = 0, taken = 0;
-    added_match m;
-    err e = err_none();
-    while (!e.code && next_added(t, o, taken, &from, &m)) {
-        if (!all_markup(o, m.begin, m.end)) continue;
-        if (m.begin > taken)
-            e = tokenizer_encode(t, TOKEN_CONTENT, o->text.data + taken, m.begin - taken, &list);
-        if (!e.code) e = token_list_push(&list, m.id);
-        taken = m.end;
-    }
-    if (!e.code && taken < o->text.length)
-        e = tokenizer_encode(t, TOKEN_CONTENT, o->text.data + taken, o->text.length - taken, &list);
+    err e = tokenizer_encode_marked(r->engine->files.tokens, o->text.data,
+                                    (const uint8_t *)o->marks.data, o->text.length, &list);
     if (e.code) {
         token_list_free(&list);
         return e;
