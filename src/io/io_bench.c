@@ -97,11 +97,15 @@ static err prepare(bench *b, const io_bench_options *options) {
                         .threads = options->threads,
                         .depth = options->depth};
     size_t depth = (size_t)options->depth, bytes = depth * b->block;
-    if (posix_memalign((void **)&b->memory, (size_t)2 << 20, bytes)) b->memory = NULL;
+    /* Huge pages, as the expert store's slots: scattered small pages halve the speed of some disks
+     * (docs/MEASURED.md, "Expert store"). */
+    void *memory = NULL;
+    TRY(os_map(bytes, true, &memory));
+    b->memory = memory;
     b->reads = calloc(depth, sizeof *b->reads);
     b->begun = calloc(depth, sizeof *b->begun);
     b->latencies = calloc(LATENCIES_MAX, sizeof *b->latencies);
-    if (!b->memory || !b->reads || !b->begun || !b->latencies)
+    if (!b->reads || !b->begun || !b->latencies)
         return err_make(ERR_NOMEM, "no memory for reading %zu bytes at once", bytes);
     memset(b->memory, 0, bytes); /* the system's work of providing pages is not the disk's */
     files.memory = b->memory;
@@ -129,7 +133,7 @@ err io_bench(const io_bench_options *options, io_bench_result *out) {
     err e = prepare(&b, options);
     if (!e.code) e = measure(&b, options, out);
     io_close(b.io);
-    free(b.memory);
+    if (b.memory) os_unmap(b.memory, (size_t)options->depth * b.block);
     free(b.reads);
     free(b.begun);
     free(b.latencies);
