@@ -241,6 +241,60 @@ FM_API void fm_session_clear(fm_session *s);
 FM_API size_t fm_session_save(const fm_session *s, void *out, size_t capacity);
 FM_API fm_error fm_session_restore(fm_session *s, const void *blob, size_t length);
 
+/* ---- conversations ------------------------------------------------------ */
+
+/* A model's own chat template: conversations to prompts. Needs no weights. Any thread may use it.
+ */
+typedef struct fm_chat fm_chat;
+
+/* Reads template, tokenizer and config of the directory. FM_ERR_NOT_FOUND: the model has no
+ * template and can only continue text. */
+FM_API fm_error fm_chat_open(const char *model_dir, fm_chat **out);
+FM_API void fm_chat_close(fm_chat *c);
+
+typedef struct fm_chat_request { /* JSON texts, zero-terminated, borrowed during the call */
+    const char *messages;        /* list of OpenAI messages */
+    const char *tools;           /* list, or NULL */
+    const char *kwargs; /* object of further variables: {"enable_thinking": false}, or NULL */
+    bool no_generation_prompt; /* stop behind the last message instead of where a reply begins */
+} fm_chat_request;
+
+typedef enum fm_thinking {
+    FM_THINK_NONE,    /* the model has no think blocks */
+    FM_THINK_OUTSIDE, /* the reply may open one */
+    FM_THINK_INSIDE,  /* the prompt ends inside one */
+} fm_thinking;
+
+typedef struct fm_prompt { /* zero-initialise; fm_prompt_free */
+    fm_tokens tokens;
+    char *text; /* what the template wrote, zero-terminated; for people: in the tokens, what users
+                   and tools say never becomes a special token */
+    size_t text_length;
+    size_t *borders; /* token counts at which turns end, ascending: good places for snapshots */
+    int n_borders;
+    size_t replayed; /* of the tokens, how many are those of an earlier turn (fm_chat_remember) */
+    fm_thinking thinking;
+} fm_prompt;
+
+/* FM_ERR_ARG: not valid JSON, a field of the wrong type, or a conversation that the template
+ * refuses, in the template's words. *out is replaced. */
+FM_API fm_error fm_chat_render(fm_chat *c, const fm_chat_request *r, fm_prompt *out);
+FM_API void fm_prompt_free(fm_prompt *p);
+
+/* A reply to r is complete: ids are the prompt's (as fm_chat_render gave it for r) and all that was
+ * sampled, message is the assistant message (JSON) as it will come back. From then on conversations
+ * that begin so have exactly these tokens, so that the engine can go on from them. */
+FM_API fm_error fm_chat_remember(fm_chat *c, const fm_chat_request *r, const char *message,
+                                 const int32_t *ids, size_t count);
+/* The template names this variable (enable_thinking, reasoning_effort ...). */
+FM_API bool fm_chat_knows(const fm_chat *c, const char *variable);
+
+/* What a reply says: {"reasoning_content": text or null, "content": text or null, "tool_calls":
+ * [{"name", "arguments": JSON text, "cut": bool}]} as JSON, for free(). tools as in a request, or
+ * NULL; format "qwen3-coder", "hermes" or "minimax", NULL for the template's own. */
+FM_API fm_error fm_chat_parse(const fm_chat *c, const char *format, const char *tools,
+                              fm_thinking thinking, const char *reply, char **out);
+
 /* ---- sampling ----------------------------------------------------------- */
 
 /* Order: repetition, presence and frequency penalties over the generated tokens; temperature;

@@ -49,7 +49,7 @@ typedef struct conversation {
     const chat_args *a;
     fm_engine *engine;
     fm_session *session;
-    chat_prompt prompt;
+    chatml_prompt prompt;
     chat_message *messages; /* owned, and each text is */
     int n, capacity;
     /* the answer being made */
@@ -111,7 +111,7 @@ static fm_error answer(conversation *k, generation *g, answer_report *r) {
     fm_model_get(k->engine, &m);
     fm_stats_reset(k->engine);
     fm_sampler *sampler = NULL;
-    fm_error e = chat_render(k->engine, m.dir, k->messages, k->n, k->a->think == 1, &k->prompt);
+    fm_error e = chatml_render(k->engine, m.dir, k->messages, k->n, k->a->think == 1, &k->prompt);
     if (!e.code) e = sampling_open(k->engine, &k->a->s, &sampler);
     fm_sync sync = {.marks = k->prompt.marks, .n_marks = k->prompt.n_marks};
     double start = seconds_now();
@@ -245,7 +245,7 @@ static int run(const command *c, const void *args, const arg_list *rest) {
     drop_to(&k, 0);
     free(k.messages);
     free(k.answer);
-    chat_prompt_free(&k.prompt);
+    chatml_prompt_free(&k.prompt);
     fm_engine_close(k.engine);
     return code;
 }

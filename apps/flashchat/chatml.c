@@ -52,8 +52,8 @@ static fm_error message(const fm_engine *e, const chat_message *m, fm_tokens *ou
     return error;
 }
 
-fm_error chat_render(const fm_engine *e, const char *dir, const chat_message *messages, int n,
-                     bool think, chat_prompt *out) {
+fm_error chatml_render(const fm_engine *e, const char *dir, const chat_message *messages, int n,
+                     bool think, chatml_prompt *out) {
     fm_error error = {FM_OK, ""};
     out->tokens.count = 0;
     out->n_marks = 0;
@@ -74,4 +74,4 @@ fm_error chat_render(const fm_engine *e, const char *dir, const chat_message *me
     return error;
 }
 
-void chat_prompt_free(chat_prompt *p) { fm_tokens_free(&p->tokens); }
+void chatml_prompt_free(chatml_prompt *p) { fm_tokens_free(&p->tokens); }

@@ -13,17 +13,17 @@ typedef struct chat_message {
     size_t length;
 } chat_message;
 
-typedef struct chat_prompt { /* zero-initialise; chat_prompt_free */
+typedef struct chatml_prompt { /* zero-initialise; chatml_prompt_free */
     fm_tokens tokens;
     size_t marks[CHAT_MARKS_MAX]; /* borders where the next turn's prompt will still agree */
     int n_marks;
     bool thinking; /* the prompt ends inside a thought: the model goes on thinking */
-} chat_prompt;
+} chatml_prompt;
 
 /* dir: the model's directory, whose template says whether it thinks at all. think: start with a
  * thought; otherwise with an empty one, or nothing for models that never think. */
-fm_error chat_render(const fm_engine *e, const char *dir, const chat_message *messages, int n,
-                     bool think, chat_prompt *out);
-void chat_prompt_free(chat_prompt *p);
+fm_error chatml_render(const fm_engine *e, const char *dir, const chat_message *messages, int n,
+                     bool think, chatml_prompt *out);
+void chatml_prompt_free(chatml_prompt *p);
 
 #endif

@@ -185,7 +185,7 @@ static int print_json(const char *program, answer *a, const answer_report *r) {
 
 /* ---- the command -------------------------------------------------------- */
 
-static fm_error render(const prompt_args *a, const fm_engine *e, const text *t, chat_prompt *p) {
+static fm_error render(const prompt_args *a, const fm_engine *e, const text *t, chatml_prompt *p) {
     if (a->raw) return fm_tokenize(e, FM_CONTENT, t->bytes, t->length, &p->tokens);
     fm_model m;
     fm_model_get(e, &m);
@@ -193,10 +193,10 @@ static fm_error render(const prompt_args *a, const fm_engine *e, const text *t, 
     int n = 0;
     if (a->system) messages[n++] = (chat_message){"system", a->system, strlen(a->system)};
     messages[n++] = (chat_message){"user", t->bytes, t->length};
-    return chat_render(e, m.dir, messages, n, a->think == 1, p);
+    return chatml_render(e, m.dir, messages, n, a->think == 1, p);
 }
 
-static fm_error run_session(const prompt_args *a, fm_engine *engine, const chat_prompt *p,
+static fm_error run_session(const prompt_args *a, fm_engine *engine, const chatml_prompt *p,
                             generation *g, answer_report *r) {
     fm_session *session;
     fm_error e = fm_session_open(engine, &session);
@@ -217,7 +217,7 @@ static fm_error run_session(const prompt_args *a, fm_engine *engine, const chat_
 }
 
 static int answer_text(const command *c, const prompt_args *a, fm_engine *engine, const text *t) {
-    chat_prompt p = {0};
+    chatml_prompt p = {0};
     answer shown = {.json = a->json, .terminal = isatty(2)};
     generation g = {.engine = engine, .show = show, .ctx = &shown};
     answer_report r = {.g = &g, .engine = engine};
@@ -236,7 +236,7 @@ static int answer_text(const command *c, const prompt_args *a, fm_engine *engine
     }
     free(shown.kept[0].bytes);
     free(shown.kept[1].bytes);
-    chat_prompt_free(&p);
+    chatml_prompt_free(&p);
     return code;
 }
 
