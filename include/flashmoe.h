@@ -99,6 +99,11 @@ typedef struct fm_options {
         *mirror_dir; /* the checkpoint's files again, on a second drive: reads are split; NULL */
     const char *io_state; /* file that remembers how this drive is read best; NULL: a default */
     bool no_look_ahead; /* do not read ahead what the next layer may want; never changes results */
+    /* "auto" or NULL: a CUDA card when this machine and this build have one, unless `exact` or
+     * `cpu` ask for the processor; "off"; "cuda", "cuda:1"; "host": the GPU's kernels run by the
+     * processor, slow, for tests. A card that is named and cannot be used is an error. */
+    const char *gpu;
+    size_t vram;          /* ceiling on the card's memory, bytes; 0: most of what is free */
     fm_progress progress; /* may be NULL */
     void *progress_ctx;
 } fm_options;
@@ -134,6 +139,10 @@ typedef struct fm_model {
     int tokenizer_size; /* 0: the checkpoint has no tokenizer, only ids work */
     const char *cpu;    /* kernel table in use */
     int threads;
+    const char *gpu; /* the card that computes, owned by the engine; NULL: the processor does */
+    const char *gpu_note; /* why a card that is there is not used; NULL */
+    size_t gpu_bytes;     /* of the card's memory that was taken */
+    int gpu_slots;        /* experts that it holds at once */
 } fm_model;
 
 FM_API void fm_model_get(const fm_engine *e, fm_model *out);
@@ -370,7 +379,12 @@ typedef struct fm_stats { /* since open or fm_stats_reset */
     uint64_t expert_requests, expert_hits, expert_misses, expert_evictions, expert_read_bytes;
     double seconds_read_wait;
     uint64_t prefetch_issued, prefetch_used;
-    size_t memory_peak; /* of the process */
+    /* On a GPU, requests and hits count the steps in which the processor saw the router's choice:
+     * none once all experts are on the card. */
+    uint64_t gpu_uploads, gpu_upload_bytes; /* experts copied to the card */
+    uint64_t gpu_launches;                  /* kernels, graphs not counted */
+    uint64_t gpu_steps, gpu_graph_steps;    /* the latter: one launch */
+    size_t memory_peak;                     /* of the process */
 } fm_stats;
 
 FM_API void fm_stats_get(const fm_engine *e, fm_stats *out);

@@ -101,6 +101,8 @@ bool model_options(const char *program, const model_args *a, char dir[MODEL_PATH
     o->experts_per_token = a->experts;
     o->exact = a->exact;
     o->cpu = a->cpu;
+    o->gpu = a->gpu;
+    o->vram = a->vram;
     return true;
 }
 

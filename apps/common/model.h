@@ -9,43 +9,31 @@
 #define MODEL_PATH_MAX 4096
 
 typedef struct model_args {
-    const char *model, *cpu; /* NULL: the default */
-    size_t memory;
+    const char *model, *cpu, *gpu; /* NULL: the default */
+    size_t memory, vram;
     int threads, io_threads, context, experts;
     bool exact;
 } model_args;
 
 /* Table entries for a struct `type` with a model_args called `m`. */
 #define MODEL_ARG(type, field) (offsetof(type, m) + offsetof(model_args, field))
-#define MODEL_ARGS(type)                                                                           \
-    {                                                                                              \
-        "--model",                                                                                 \
-        "ID|DIR",                                                                                  \
-        "the model (default: the bundled one)",                                                    \
-        ARG_TEXT,                                                                                  \
-        MODEL_ARG(type, model),                                                                    \
-        0,                                                                                         \
-        0},                                                                                        \
-        {"--memory",                                                                               \
-         "SIZE",                                                                                   \
-         "most memory to use, e.g. 12G (default: 3/4 of what is free)",                            \
-         ARG_SIZE,                                                                                 \
-         MODEL_ARG(type, memory),                                                                  \
-         1,                                                                                        \
-         0},                                                                                       \
-        {"--context",                                                                              \
-         "N",                                                                                      \
-         "context window in tokens (default: the model's, up to 32768)",                           \
-         ARG_INT,                                                                                  \
-         MODEL_ARG(type, context),                                                                 \
-         1,                                                                                        \
-         1 << 24},                                                                                 \
-        {"--threads", "N", "processor threads (default: all)", ARG_INT, MODEL_ARG(type, threads),  \
-         1,           256},                                                                        \
-    {                                                                                              \
-        "--exact", NULL, "full-precision arithmetic: slower, the reference", ARG_FLAG,             \
-            MODEL_ARG(type, exact), 0, 0                                                           \
-    }
+/* clang-format off */
+#define MODEL_ARGS(type)                                                                          \
+    {"--model", "ID|DIR", "the model (default: the bundled one)", ARG_TEXT,                       \
+     MODEL_ARG(type, model), 0, 0},                                                               \
+    {"--memory", "SIZE", "most memory to use, e.g. 12G (default: 3/4 of what is free)", ARG_SIZE, \
+     MODEL_ARG(type, memory), 1, 0},                                                              \
+    {"--context", "N", "context window in tokens (default: the model's, up to 32768)", ARG_INT,   \
+     MODEL_ARG(type, context), 1, 1 << 24},                                                       \
+    {"--threads", "N", "processor threads (default: all)", ARG_INT, MODEL_ARG(type, threads),     \
+     1, 256},                                                                                     \
+    {"--gpu", "NAME", "auto, off, cuda, cuda:1 (default: auto)", ARG_TEXT, MODEL_ARG(type, gpu),  \
+     0, 0},                                                                                       \
+    {"--vram", "SIZE", "most of the GPU's memory to use (default: nearly all)", ARG_SIZE,         \
+     MODEL_ARG(type, vram), 1, 0},                                                                \
+    {"--exact", NULL, "full-precision arithmetic: slower, the reference", ARG_FLAG,               \
+     MODEL_ARG(type, exact), 0, 0}
+/* clang-format on */
 
 /* The directory of a model: `name` as a directory, as an id, or NULL for the default (the bundled
  * one, found from where the program is). False when there is none; the message was printed. */

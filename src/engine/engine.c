@@ -48,7 +48,7 @@ static err fingerprint(fm_engine *e) {
                              &l->delta.out, &l->router, &l->shared.gate};
         for (size_t k = 0; k < sizeof all / sizeof *all; k++) hash_matrix(&h, all[k]);
     }
-    int options[] = {ENGINE_ABI, e->experts_per_token, (int)e->plan.kv, e->exact};
+    int options[] = {ENGINE_ABI, e->experts_per_token, (int)e->plan.kv, e->exact, e->gpu != NULL};
     XXH3_64bits_update(h.state, options, sizeof options);
     e->fingerprint = XXH3_64bits_digest(h.state);
     XXH3_freeState(h.state);
@@ -79,14 +79,14 @@ static err find_mirrors(fm_engine *e, const char *dir) {
     return err_none();
 }
 
-static err open_store(fm_engine *e, const fm_options *o) {
+err engine_open_store(fm_engine *e, const fm_options *o, size_t cache_bytes) {
     if (!e->weights.experts.n_layers) return err_none();
-    expert_store_options s = {.cache_bytes = e->plan.face.cache,
+    expert_store_options s = {.cache_bytes = cache_bytes,
                               .budget = &e->budget,
                               .io_threads = o->io_threads,
                               .io_state = o->io_state};
     if (o->mirror_dir) {
-        TRY(find_mirrors(e, o->mirror_dir));
+        if (!e->mirrors) TRY(find_mirrors(e, o->mirror_dir));
         s.mirrors = (const char *const *)e->mirrors;
     }
     TRY(expert_store_open(&e->weights.experts, &s, &e->store));
@@ -95,6 +95,9 @@ static err open_store(fm_engine *e, const fm_options *o) {
 }
 
 static err open_ops(fm_engine *e, const fm_options *o) {
+    if (engine_gpu_wanted(o)) TRY(engine_gpu_open(e, o));
+    if (e->gpu) return err_none();
+    TRY(engine_open_store(e, o, e->plan.face.cache));
     cpu_ops_options c = {.kernels = e->kernels,
                          .pool = e->pool,
                          .weights = &e->weights,
@@ -137,7 +140,6 @@ static err open_parts(fm_engine *e, const fm_options *o) {
         .budget = &e->budget, .progress = o->progress, .progress_ctx = o->progress_ctx};
     TRY(weights_open(&e->files.config, e->files.set, &w, &e->weights));
     TRY(pool_open(e->plan.threads, &e->pool));
-    TRY(open_store(e, o));
     TRY(open_ops(e, o));
     return fingerprint(e);
 }
@@ -160,6 +162,7 @@ void fm_engine_close(fm_engine *e) {
     while (e->sessions) fm_session_close(e->sessions);
     cpu_ops_close(e->cpu);
     replay_close(e->replay);
+    gpu_ops_close(e->gpu);
     expert_store_close(e->store);
     pool_close(e->pool);
     for (int i = 0; e->mirrors && i < e->weights.experts.n_files; i++) free(e->mirrors[i]);
@@ -187,6 +190,10 @@ void fm_model_get(const fm_engine *e, fm_model *out) {
                       .trained_context = c->context,
                       .tokenizer_size = e->files.tokens ? tokenizer_size(e->files.tokens) : 0,
                       .cpu = e->kernels->name,
+                      .gpu = e->gpu ? gpu_ops_device(e->gpu) : NULL,
+                      .gpu_note = e->gpu_note[0] ? e->gpu_note : NULL,
+                      .gpu_bytes = e->gpu ? gpu_ops_bytes(e->gpu) : 0,
+                      .gpu_slots = e->gpu ? gpu_ops_slots(e->gpu) : 0,
                       .threads = e->plan.threads};
 }
 
@@ -210,6 +217,12 @@ bool fm_is_stop(const fm_engine *e, int32_t id) {
 void fm_stats_get(const fm_engine *e, fm_stats *out) {
     expert_store_stats s = {0};
     if (e->store) expert_store_stats_get(e->store, &s);
+    gpu_ops_stats g = {0};
+    if (e->gpu) {
+        gpu_ops_stats_get(e->gpu, &g);
+        s.hits += g.hits; /* the store is only asked for the others */
+        s.requests = g.requests;
+    }
     *out = (fm_stats){.tokens_prefill = e->tokens_prefill,
                       .tokens_decode = e->tokens_decode,
                       .seconds_prefill = (double)e->prefill_ns * 1e-9,
@@ -222,18 +235,24 @@ void fm_stats_get(const fm_engine *e, fm_stats *out) {
                       .seconds_read_wait = (double)s.wait_ns * 1e-9,
                       .prefetch_issued = s.prefetch_issued,
                       .prefetch_used = s.prefetch_used,
+                      .gpu_uploads = g.uploads,
+                      .gpu_upload_bytes = g.upload_bytes,
+                      .gpu_launches = g.launches,
+                      .gpu_steps = g.steps,
+                      .gpu_graph_steps = g.graph_steps,
                       .memory_peak = os_peak_rss()};
 }
 
 void fm_stats_reset(fm_engine *e) {
     if (e->store) expert_store_stats_reset(e->store);
+    if (e->gpu) gpu_ops_stats_reset(e->gpu);
     e->tokens_prefill = e->tokens_decode = e->prefill_ns = e->decode_ns = 0;
     if (e->clocks) memset(e->clocks, 0, (size_t)e->files.config.layers * sizeof *e->clocks);
 }
 
 void fm_timing_enable(fm_engine *e, bool on) {
     if (on && !e->clocks) e->clocks = calloc((size_t)e->files.config.layers, sizeof *e->clocks);
-    cpu_ops_set_clocks(e->cpu, on ? e->clocks : NULL);
+    if (e->cpu) cpu_ops_set_clocks(e->cpu, on ? e->clocks : NULL);
 }
 
 int fm_timing_get(const fm_engine *e, fm_layer_timing *out, int n) {
@@ -251,9 +270,10 @@ int fm_timing_get(const fm_engine *e, fm_layer_timing *out, int n) {
 }
 
 void fm_routing_hook_set(fm_engine *e, fm_routing_hook hook, void *ctx) {
-    cpu_ops_set_routing_hook(e->cpu, hook, ctx);
+    if (e->cpu) cpu_ops_set_routing_hook(e->cpu, hook, ctx);
+    if (e->gpu) gpu_ops_set_routing_hook(e->gpu, hook, ctx);
 }
 
 void fm_routing_force_set(fm_engine *e, fm_routing_force force, void *ctx) {
-    cpu_ops_set_routing_force(e->cpu, force, ctx);
+    if (e->cpu) cpu_ops_set_routing_force(e->cpu, force, ctx);
 }

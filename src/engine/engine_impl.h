@@ -12,6 +12,7 @@
 #include "format/safetensors.h"
 #include "model/cpu_ops.h"
 #include "model/forward.h"
+#include "model/gpu_ops.h"
 #include "model/weights.h"
 #include "text/tokenizer.h"
 
@@ -56,7 +57,9 @@ struct fm_engine {
     pool *pool;
     char **mirrors;      /* owned [files of the experts]; NULL: no mirror */
     expert_store *store; /* NULL when the model has no experts */
-    cpu_ops *cpu;
+    cpu_ops *cpu;        /* NULL when a GPU computes */
+    gpu_ops *gpu;        /* NULL when the processor does */
+    char gpu_note[256];  /* why a card that is there is not used; "" */
     ops *ops;
     const cpu_kernels *kernels;
     int experts_per_token;
@@ -94,6 +97,14 @@ struct fm_session {
     snapshot *snapshots; /* [n_snapshots], owned; 0 of them is the guard of the running chunk */
     uint64_t clock;
 };
+
+/* engine.c */
+err engine_open_store(fm_engine *e, const fm_options *o, size_t cache_bytes) MUST_USE;
+/* engine_gpu.c */
+bool engine_gpu_wanted(const fm_options *o);
+/* Opens the card, the store and the experts on it; without an error and with e->gpu NULL when the
+ * card cannot be used and was not asked for by name. */
+err engine_gpu_open(fm_engine *e, const fm_options *o) MUST_USE;
 
 /* session.c */
 /* The longest timeline of at most n tokens that the session can go back to. */

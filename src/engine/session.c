@@ -213,6 +213,7 @@ err engine_step(fm_engine *e, const fm_item *items, int n) {
     batch b = {.items = list, .n_items = n, .rows = rows};
     uint64_t begin = os_now_ns();
     if (e->store) expert_store_tick(e->store);
+    if (e->gpu) gpu_ops_tick(e->gpu);
     err failed = forward(e->ops, &e->files.config, &b, rows > ROWS_UNCANCELLED ? &e->cancel : NULL);
     if (failed.code) {
         fail_items(items, n);

@@ -1,6 +1,6 @@
 /* golden_check.c: does the engine compute what the reference implementation computes?
  *
- *     golden-check DIR [--golden FILE] [--memory SIZE] [--threads N] [--cpu NAME]
+ *     golden-check DIR [--golden FILE] [--memory SIZE] [--threads N] [--cpu NAME | --gpu NAME]
  *     golden-check DIR --heldout FILE --expect P      perplexity instead of logits
  *
  * Opens the checkpoint in DIR on the exact path (float32 activations, F32 attention cache) and runs
@@ -36,8 +36,8 @@
 #define HELDOUT_ROWS  32
 
 typedef struct options {
-    const char *golden, *cpu, *heldout;
-    size_t memory;
+    const char *golden, *cpu, *gpu, *heldout;
+    size_t memory, vram;
     int threads, io_threads, experts, rows;
     bool fast, assistant;
     float expect;
@@ -50,6 +50,8 @@ static const arg_def defs[] = {
     {"--threads", "N", "threads", ARG_INT, offsetof(options, threads), 1, 256},
     {"--io-threads", "N", "reading threads", ARG_INT, offsetof(options, io_threads), 1, 64},
     {"--cpu", "NAME", "scalar, avx2, avx512, neon", ARG_TEXT, offsetof(options, cpu), 0, 0},
+    {"--gpu", "NAME", "cuda, cuda:1, host (default: off)", ARG_TEXT, offsetof(options, gpu), 0, 0},
+    {"--vram", "SIZE", "memory ceiling of the GPU", ARG_SIZE, offsetof(options, vram), 1, 0},
     {"--fast", NULL, "the fast path instead of the exact one (with --heldout)", ARG_FLAG,
      offsetof(options, fast), 0, 0},
     {"--heldout", "FILE", "measure the perplexity of this file", ARG_TEXT,
@@ -351,6 +353,8 @@ int main(int argc, char **argv) {
     e.threads = o.threads;
     e.io_threads = o.io_threads;
     e.cpu = o.cpu;
+    e.gpu = o.gpu ? o.gpu : "off";
+    e.vram = o.vram;
     e.sessions = o.heldout ? HELDOUT_ROWS : 1;
     check c = {.hash = XXH3_createState()};
     if (!c.hash) stop("no memory");
@@ -359,7 +363,8 @@ int main(int argc, char **argv) {
     fm_model_get(c.engine, &m);
     c.vocab = m.vocab;
     printf("%s: %s, %d layers, %d experts, %d a token, %s, %d threads\n", rest.item[0],
-           m.architecture, m.layers, m.experts, m.experts_per_token, m.cpu, m.threads);
+           m.architecture, m.layers, m.experts, m.experts_per_token, m.gpu ? m.gpu : m.cpu,
+           m.threads);
     char path[4096];
     snprintf(path, sizeof path, "%s/golden.safetensors", rest.item[0]);
     int code = o.heldout ? check_heldout(&c, &o) : check_golden(&c, &e, o.golden ? o.golden : path);

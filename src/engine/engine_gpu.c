@@ -1,0 +1,88 @@
+/* engine_gpu.c: which graphics card an engine computes on, if any, and what happens when it cannot.
+ *
+ *     "auto" (NULL)  a CUDA card when there is one that holds at least trunk, sessions and one
+ *                    expert; else the processor. Options that ask for the processor's exact results
+ *                    (exact, cpu) mean the processor
+ *     "off"          the processor
+ *     "cuda[:N]", "host"  that device, or an error that says why not */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine_impl.h"
+
+#define MIB ((size_t)1 << 20)
+/* Slots of the store when it only hands experts on. */
+#define PASSING_CACHE (512 * MIB)
+
+typedef struct gpu_wish {
+    char backend[16];
+    int index;
+    bool automatic;
+} gpu_wish;
+
+static err parse(const char *text, gpu_wish *out) {
+    *out = (gpu_wish){.automatic = !text || strcmp(text, "auto") == 0};
+    if (out->automatic) text = "cuda";
+    size_t n = strcspn(text, ":");
+    if (n >= sizeof out->backend) n = sizeof out->backend - 1;
+    memcpy(out->backend, text, n);
+    if (text[strcspn(text, ":")] == ':') {
+        const char *digits = text + strcspn(text, ":") + 1;
+        size_t length = strspn(digits, "0123456789");
+        if (!length || length > 3 || digits[length])
+            return err_make(ERR_ARG, "gpu \"%s\": a number must follow the colon, as in cuda:1",
+                            text);
+        for (size_t i = 0; i < length; i++) out->index = out->index * 10 + (digits[i] - '0');
+    }
+    if (strcmp(out->backend, "cuda") && strcmp(out->backend, "host"))
+        return err_make(ERR_ARG, "gpu \"%s\": known are auto, off, cuda, cuda:1 and host", text);
+    return err_none();
+}
+
+bool engine_gpu_wanted(const fm_options *o) {
+    if (o->gpu && strcmp(o->gpu, "auto")) return strcmp(o->gpu, "off") != 0;
+    return !o->exact && !o->cpu && gpu_count("cuda", NULL) > 0;
+}
+
+static err open_device(fm_engine *e, const fm_options *o, const gpu_wish *wish) {
+    gpu_ops_options g = {.backend = wish->backend,
+                         .index = wish->index,
+                         .memory = o->vram,
+                         .weights = &e->weights,
+                         .context = e->plan.face.context,
+                         .rows_max = e->plan.rows_max,
+                         .sessions = e->plan.sessions,
+                         .experts_per_token = e->experts_per_token,
+                         .kv = e->plan.kv,
+                         .rope_bf16 = o->rope_bf16};
+    TRY(gpu_ops_open(&g, &e->gpu));
+    if (!e->weights.experts.n_layers) return err_none();
+    size_t cache = e->plan.face.cache;
+    if (gpu_ops_resident(e->gpu)) {
+        size_t least = expert_store_floor(&e->weights.experts, e->experts_per_token + 2);
+        size_t passing = least > PASSING_CACHE ? least : PASSING_CACHE;
+        cache = cache < passing ? cache : passing;
+    }
+    TRY(engine_open_store(e, o, cache));
+    return gpu_ops_attach(e->gpu, e->store, o->progress, o->progress_ctx);
+}
+
+err engine_gpu_open(fm_engine *e, const fm_options *o) {
+    gpu_wish wish;
+    TRY(parse(o->gpu, &wish));
+    err failed = open_device(e, o, &wish);
+    if (!failed.code) {
+        e->ops = gpu_ops_face(e->gpu);
+        return err_none();
+    }
+    gpu_ops_close(e->gpu);
+    e->gpu = NULL;
+    expert_store_close(e->store);
+    e->store = NULL;
+    bool card =
+        failed.code == ERR_BUDGET || failed.code == ERR_UNSUPPORTED || failed.code == ERR_NOT_FOUND;
+    if (!wish.automatic || !card || e->mirrors) return failed;
+    snprintf(e->gpu_note, sizeof e->gpu_note, "%s", failed.text);
+    return err_none();
+}

@@ -1,0 +1,536 @@
+/* gpu_ops.c: the GPU implementation's object: device memory, sessions, the step from rows to
+ * logits. The blocks of a layer are in gpu_layers.c and gpu_moe.c, expert slots in gpu_tier.c.
+ *
+ * A step of one token a session, all experts resident, is recorded as a graph at the first time and
+ * replayed from then on. All that differs between two steps of the same shape lies in the step's
+ * upload (positions, slots, ids); the number of splits of attention is rounded up to a power of two
+ * so that a growing timeline does not need a new graph for every 256 tokens. */
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "model/gpu_ops_impl.h"
+#include "model/rope.h"
+
+#define CUT_ALIGN    256
+#define PART_BYTES   ((size_t)64 << 20)  /* partial results of attention, at most */
+#define DEVICE_SPARE ((size_t)512 << 20) /* context, graphs */
+
+err gpu_do(gpu_ops *o, gpu_kernel k, const void *args) {
+    o->stats.launches++;
+    return gpu_run(o->compute, k, args);
+}
+
+gpu_addr gpu_cut(gpu_cutter *c, size_t bytes) {
+    size_t at = round_up(c->used, CUT_ALIGN);
+    c->used = at + bytes;
+    return c->base + at;
+}
+
+/* ---- the step ---- */
+
+static void fill_step(gpu_ops *o, const batch *b) {
+    int row = 0;
+    for (int i = 0; i < b->n_items; i++) {
+        const batch_item *item = &b->items[i];
+        int slot = ((const gpu_state *)(const void *)item->state)->slot;
+        o->step.segments[i] = (gpu_segment){.first = row, .count = item->count, .slot = slot};
+        for (int t = 0; t < item->count; t++, row++) {
+            o->step.rows[row] = (gpu_row){.position = item->start + t, .slot = slot};
+            o->step.ids[row] = item->ids[t];
+        }
+    }
+}
+
+/* 0 when one group can visit all positions as well, or the partial results do not fit. */
+static int splits_for(const gpu_ops *o, const batch *b) {
+    int last = 0, splits = 1;
+    if (b->rows > b->n_items) return 0;
+    for (int i = 0; i < b->n_items; i++) last = int_max(last, b->items[i].start);
+    while (splits * ATTN_SPLIT <= last) splits *= 2;
+    if (splits == 1) return 0;
+    size_t part = gpu_attn_part_bytes(b->rows, o->c->heads, o->c->head_dim, splits);
+    return part <= o->part_bytes ? splits : 0;
+}
+
+/* Whether the step can be one graph. */
+static bool recordable(const gpu_ops *o, const batch *b) {
+    if (o->hook || b->rows != b->n_items) return false;
+    if (o->tier.n_layers && !o->tier.resident) return false;
+    for (int i = 0; i < b->n_items; i++) {
+        if (!b->items[i].logits) return false;
+    }
+    return true;
+}
+
+/* The graph of this shape, or the place for it. */
+static graph_entry *entry_of(gpu_ops *o, const batch *b) {
+    graph_entry *oldest = &o->graphs[0];
+    for (int i = 0; i < GRAPHS_MAX; i++) {
+        graph_entry *e = &o->graphs[i];
+        if (e->graph && e->n == b->rows && e->splits == o->splits) return e;
+        if (!e->graph ? oldest->graph != NULL : oldest->graph && e->used < oldest->used) oldest = e;
+    }
+    gpu_graph_close(oldest->graph);
+    *oldest = (graph_entry){.n = b->rows, .splits = o->splits};
+    return oldest;
+}
+
+static err begin(ops *face, const batch *b) {
+    gpu_ops *o = gpu_of(face);
+    assert(b->rows >= 1 && b->rows <= o->o.rows_max && b->n_items <= o->o.sessions);
+    fill_step(o, b);
+    o->splits = splits_for(o, b);
+    o->mode = STEP_DIRECT;
+    o->stats.steps++;
+    TRY(gpu_copy_in(o->compute, o->step_addr, o->step_host, o->step_bytes));
+    if (recordable(o, b)) {
+        o->entry = entry_of(o, b);
+        o->entry->used = ++o->clock;
+        o->mode = o->entry->graph ? STEP_REPLAY : STEP_RECORD;
+    }
+    if (o->mode == STEP_REPLAY) return err_none();
+    if (o->mode == STEP_RECORD) {
+        err e = gpu_graph_begin(o->compute);
+        if (e.code) o->mode = STEP_DIRECT;
+        TRY(e);
+    }
+    args_embed a = {.m = gpu_mat_of(o, &o->o.weights->embed),
+                    .ids = o->step_addr + o->ids_at,
+                    .out = o->x,
+                    .n = b->rows};
+    return gpu_do(o, GPU_embed, &a);
+}
+
+/* tmp or x: the last rows of the items whose logits are wanted, one after the other. */
+static err last_rows(gpu_ops *o, const batch *b, gpu_addr *out, int *n) {
+    size_t row = (size_t)o->c->hidden * sizeof(float);
+    int at = 0;
+    *n = 0;
+    for (int i = 0; i < b->n_items; i++) *n += b->items[i].logits != NULL;
+    *out = o->x;
+    if (*n == b->rows) return err_none();
+    *out = o->tmp;
+    int to = 0;
+    for (int i = 0; i < b->n_items; i++) {
+        at += b->items[i].count;
+        if (!b->items[i].logits) continue;
+        TRY(gpu_copy(o->compute, o->tmp + (gpu_addr)to++ * row, o->x + (gpu_addr)(at - 1) * row,
+                     row));
+    }
+    return err_none();
+}
+
+static err launch_head(gpu_ops *o, const batch *b) {
+    gpu_addr rows;
+    int n;
+    TRY(last_rows(o, b, &rows, &n));
+    if (!n) return err_none();
+    TRY(gpu_norm(o, o->h, rows, o->o.weights->final_norm, n));
+    args_matvec a = {.m = {gpu_mat_of(o, &o->o.weights->head)},
+                     .y = {o->logits},
+                     .x = o->h,
+                     .y_stride = {o->c->vocab},
+                     .n = n,
+                     .x_stride = o->c->hidden,
+                     .n_mats = 1};
+    gpu_matvec_lay_out(&a);
+    return gpu_do(o, GPU_matvec, &a);
+}
+
+static err end_record(gpu_ops *o, err so_far) {
+    gpu_graph *graph;
+    o->mode = STEP_DIRECT;
+    err e = gpu_graph_end(o->compute, &graph);
+    if (so_far.code || e.code) {
+        gpu_graph_close(graph);
+        return so_far.code ? so_far : e;
+    }
+    o->entry->graph = graph;
+    return gpu_graph_run(o->compute, graph);
+}
+
+/* Any number that is not finite makes the sum one too. */
+static bool all_finite(const float *x, int n) {
+    float sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i] * 0.0f;
+    return sum == 0;
+}
+
+static err read_logits(gpu_ops *o, const batch *b) {
+    size_t vocab = (size_t)o->c->vocab, n = 0;
+    for (int i = 0; i < b->n_items; i++) n += b->items[i].logits != NULL;
+    TRY(gpu_copy_out(o->compute, o->logits_host, o->logits, n * vocab * sizeof(float)));
+    TRY(gpu_queue_wait(o->compute));
+    n = 0;
+    for (int i = 0; i < b->n_items; i++) {
+        if (!b->items[i].logits) continue;
+        const float *from = o->logits_host + n++ * vocab;
+        if (!all_finite(from, o->c->vocab))
+            return err_make(ERR_CORRUPT,
+                            "the result on the GPU is not a finite number: weights are damaged");
+        memcpy(b->items[i].logits, from, vocab * sizeof(float));
+    }
+    return err_none();
+}
+
+static err head(ops *face, const batch *b) {
+    gpu_ops *o = gpu_of(face);
+    if (o->mode == STEP_REPLAY) {
+        o->mode = STEP_DIRECT;
+        o->stats.graph_steps++;
+        TRY(gpu_graph_run(o->compute, o->entry->graph));
+        return read_logits(o, b);
+    }
+    err e = launch_head(o, b);
+    if (o->mode == STEP_RECORD) e = end_record(o, e);
+    return e.code ? e : read_logits(o, b);
+}
+
+static void abandon(ops *face) {
+    gpu_ops *o = gpu_of(face);
+    err ignored = err_none(); /* the step failed already; a lost device says so again */
+    if (o->mode == STEP_RECORD) ignored = end_record(o, err_make(ERR_CANCELLED, "given up"));
+    o->mode = STEP_DIRECT;
+    ignored = gpu_queue_wait(o->compute);
+    (void)ignored;
+}
+
+/* ---- sequences ---- */
+
+static gpu_addr recurrent_of(const gpu_ops *o, const ops_state *s) {
+    int slot = ((const gpu_state *)(const void *)s)->slot;
+    return o->recurrent + (gpu_addr)slot * o->recurrent_slot;
+}
+
+static void state_close(ops *face, ops_state *s) {
+    gpu_state *state = (gpu_state *)(void *)s;
+    if (!state) return;
+    gpu_of(face)->slot_used[state->slot] = false;
+    free(state);
+}
+
+static void state_reset(ops *face, ops_state *s) {
+    gpu_ops *o = gpu_of(face);
+    err ignored = gpu_fill(o->compute, recurrent_of(o, s), 0, o->recurrent_slot);
+    (void)ignored; /* the next step on a lost device fails too */
+}
+
+static err state_open(ops *face, ops_state **out) {
+    gpu_ops *o = gpu_of(face);
+    *out = NULL;
+    int slot = 0;
+    while (slot < o->o.sessions && o->slot_used[slot]) slot++;
+    if (slot == o->o.sessions) return err_make(ERR_BUSY, "all sessions are open");
+    gpu_state *s = calloc(1, sizeof *s);
+    if (!s) return err_make(ERR_NOMEM, "no memory for a session");
+    s->slot = slot;
+    o->slot_used[slot] = true;
+    *out = (ops_state *)(void *)s;
+    state_reset(face, *out);
+    return err_none();
+}
+
+static size_t recurrent_bytes(const ops *face) {
+    return ((const gpu_ops *)(const void *)face)->recurrent_slot;
+}
+
+static err recurrent_get(ops *face, const ops_state *s, void *out) {
+    gpu_ops *o = gpu_of(face);
+    TRY(gpu_copy_out(o->compute, out, recurrent_of(o, s), o->recurrent_slot));
+    return gpu_queue_wait(o->compute);
+}
+
+static err recurrent_put(ops *face, ops_state *s, const void *in) {
+    gpu_ops *o = gpu_of(face);
+    TRY(gpu_copy_in(o->compute, recurrent_of(o, s), in, o->recurrent_slot));
+    return gpu_queue_wait(o->compute);
+}
+
+static size_t kv_bytes(const ops *face, int n) {
+    const gpu_ops *o = (const gpu_ops *)(const void *)face;
+    return (size_t)o->shape.n_full * 2 * (size_t)n * o->kv_row;
+}
+
+/* Every layer's K, then its V: positions [0, n) lie together. */
+static err kv_get(ops *face, const ops_state *s, int n, void *out) {
+    gpu_ops *o = gpu_of(face);
+    gpu_addr base = o->kv + (gpu_addr)((const gpu_state *)(const void *)s)->slot * o->kv_slot;
+    size_t bytes = (size_t)n * o->kv_row;
+    for (int i = 0; i < 2 * o->shape.n_full; i++)
+        TRY(gpu_copy_out(o->compute, (uint8_t *)out + (size_t)i * bytes,
+                         base + (gpu_addr)i * o->kv_layer, bytes));
+    return gpu_queue_wait(o->compute);
+}
+
+static err kv_put(ops *face, ops_state *s, int n, const void *in) {
+    gpu_ops *o = gpu_of(face);
+    gpu_addr base = o->kv + (gpu_addr)((const gpu_state *)(const void *)s)->slot * o->kv_slot;
+    size_t bytes = (size_t)n * o->kv_row;
+    for (int i = 0; i < 2 * o->shape.n_full; i++)
+        TRY(gpu_copy_in(o->compute, base + (gpu_addr)i * o->kv_layer,
+                        (const uint8_t *)in + (size_t)i * bytes, bytes));
+    return gpu_queue_wait(o->compute);
+}
+
+static const ops_table table = {
+    .state_open = state_open,
+    .state_close = state_close,
+    .state_reset = state_reset,
+    .recurrent_bytes = recurrent_bytes,
+    .recurrent_get = recurrent_get,
+    .recurrent_put = recurrent_put,
+    .kv_bytes = kv_bytes,
+    .kv_get = kv_get,
+    .kv_put = kv_put,
+    .begin = begin,
+    .attention = gpu_attention,
+    .delta = gpu_delta_net,
+    .moe = gpu_moe,
+    .mlp = gpu_mlp,
+    .head = head,
+    .abandon = abandon,
+};
+
+/* ---- memory ---- */
+
+static void measure_states(gpu_ops *o) {
+    const model_config *c = o->c;
+    int type = o->o.kv == KV_F16 ? KVT_F16 : KVT_F32;
+    o->kv_row = (size_t)c->kv_heads * gpu_kv_head_bytes(type, c->head_dim);
+    o->kv_layer = round_up((size_t)o->o.context * o->kv_row, CUT_ALIGN);
+    o->kv_slot = o->kv_layer * 2 * (size_t)o->shape.n_full;
+    o->recurrent_slot = state_recurrent_bytes(&o->shape);
+}
+
+static void cut_experts(gpu_ops *o, gpu_cutter *s, size_t F) {
+    const model_config *c = o->c;
+    size_t N = (size_t)o->o.rows_max, pairs = N * (size_t)o->o.experts_per_token;
+    size_t experts = (size_t)c->experts;
+    size_t inner = N * (size_t)int_max(c->shared_intermediate, c->intermediate);
+    o->router = gpu_cut(s, N * experts * F);
+    o->shared_gate = gpu_cut(s, N * F);
+    o->ids = gpu_cut(s, pairs * sizeof(int));
+    o->gates = gpu_cut(s, pairs * F);
+    o->order = gpu_cut(s, pairs * sizeof(int));
+    o->active = gpu_cut(s, experts * sizeof(gpu_active));
+    o->n_active = gpu_cut(s, sizeof(int));
+    o->passes_bytes = round_up(pairs * sizeof(int), 16) + experts * (sizeof(gpu_active) + 16);
+    o->passes = gpu_cut(s, o->passes_bytes);
+    o->mid = gpu_cut(s, pairs * (size_t)c->expert_intermediate * F);
+    o->outs = gpu_cut(s, experts ? pairs * (size_t)c->hidden * F : 0);
+    o->gate_mid = gpu_cut(s, inner * F);
+    o->up_mid = gpu_cut(s, inner * F);
+}
+
+/* All but the trunk and the expert slots; base 0 only counts. */
+static void cut_all(gpu_ops *o, gpu_cutter *s) {
+    const model_config *c = o->c;
+    size_t N = (size_t)o->o.rows_max, F = sizeof(float), sessions = (size_t)o->o.sessions;
+    size_t q = N * (size_t)(c->heads * c->head_dim), kv = N * (size_t)(c->kv_heads * c->head_dim);
+    size_t values = N * (size_t)(c->linear_v_heads * c->linear_v_dim);
+    size_t gates = N * (size_t)c->linear_v_heads, half = (size_t)c->rope.dims / 2;
+    o->kv = gpu_cut(s, o->kv_slot * sessions);
+    o->recurrent = gpu_cut(s, o->recurrent_slot * sessions);
+    o->x = gpu_cut(s, N * (size_t)c->hidden * F);
+    o->h = gpu_cut(s, N * (size_t)c->hidden * F);
+    o->tmp = gpu_cut(s, N * (size_t)c->hidden * F);
+    o->q = gpu_cut(s, q * F * (c->attention_gate ? 2 : 1));
+    o->k = gpu_cut(s, kv * F);
+    o->v = gpu_cut(s, kv * F);
+    o->q_out = gpu_cut(s, q * F);
+    o->heads = gpu_cut(s, (q > values ? q : values) * F);
+    size_t most = gpu_attn_part_bytes(o->o.sessions, c->heads, c->head_dim,
+                                      2 * (o->o.context / ATTN_SPLIT + 1));
+    o->part_bytes = size_min(PART_BYTES, most);
+    o->part = gpu_cut(s, o->part_bytes);
+    o->qkv = gpu_cut(s, N * (size_t)o->shape.channels * F);
+    o->conv = gpu_cut(s, N * (size_t)o->shape.channels * F);
+    o->z = gpu_cut(s, values * F);
+    o->a = gpu_cut(s, gates * F);
+    o->b = gpu_cut(s, gates * F);
+    o->decay = gpu_cut(s, gates * F);
+    o->beta = gpu_cut(s, gates * F);
+    cut_experts(o, s, F);
+    o->logits = gpu_cut(s, sessions * (size_t)c->vocab * F);
+    o->cosines = gpu_cut(s, (size_t)o->o.context * half * F);
+    o->sines = gpu_cut(s, (size_t)o->o.context * half * F);
+    o->segments_at = 0;
+    o->rows_at = round_up(sessions * sizeof(gpu_segment), 16);
+    o->ids_at = o->rows_at + N * sizeof(gpu_row);
+    o->step_bytes = o->ids_at + N * sizeof(int);
+    o->step_addr = gpu_cut(s, o->step_bytes);
+}
+
+static err open_pinned(gpu_ops *o) {
+    size_t pairs = (size_t)o->o.rows_max * (size_t)o->o.experts_per_token;
+    gpu_cutter s = {0};
+    size_t step = gpu_cut(&s, o->step_bytes), ids = gpu_cut(&s, pairs * sizeof(int));
+    size_t gates = gpu_cut(&s, pairs * sizeof(float)), passes = gpu_cut(&s, o->passes_bytes);
+    size_t logits = gpu_cut(&s, (size_t)o->o.sessions * (size_t)o->c->vocab * sizeof(float));
+    TRY(gpu_alloc(o->device, GPU_PINNED, s.used, &o->pinned));
+    uint8_t *base = o->pinned.host;
+    memset(base, 0, s.used);
+    o->step_host = base + step;
+    o->step.segments = (gpu_segment *)(void *)(o->step_host + o->segments_at);
+    o->step.rows = (gpu_row *)(void *)(o->step_host + o->rows_at);
+    o->step.ids = (int *)(void *)(o->step_host + o->ids_at);
+    o->ids_host = (int *)(void *)(base + ids);
+    o->gates_host = (float *)(void *)(base + gates);
+    o->passes_host = base + passes;
+    o->logits_host = (float *)(void *)(base + logits);
+    o->uses = calloc((size_t)o->c->experts + 1, sizeof *o->uses);
+    o->first = calloc((size_t)o->c->experts + 1, sizeof *o->first);
+    if (!o->uses || !o->first) return err_make(ERR_NOMEM, "no memory for the GPU's engine");
+    return err_none();
+}
+
+/* What the limit leaves for expert slots. */
+static err take_memory(gpu_ops *o) {
+    const weights *w = o->o.weights;
+    gpu_cutter s = {0};
+    cut_all(o, &s);
+    bool host = strcmp(o->info.backend, "host") == 0;
+    size_t spare = host ? o->info.free / 2 : DEVICE_SPARE + o->info.free / 32;
+    size_t usable = o->info.free > spare ? o->info.free - spare : 0;
+    size_t limit = o->o.memory ? size_min(o->o.memory, o->info.free) : usable;
+    size_t held = w->trunk_bytes + s.used, slots = 0;
+    if (o->tier.n_layers) slots = o->tier.slot_bytes + (size_t)o->tier.n_keys * sizeof(gpu_slot);
+    if (held + slots + sizeof(gpu_slot) > limit) {
+        double mib = 1048576.0;
+        return err_make(
+            ERR_BUDGET,
+            "GPU memory of %.0f MiB is too small: trunk %.0f, KV cache and state %.0f, "
+            "activations %.0f and an expert slot of %.1f MiB are needed; lower "
+            "--context, raise --vram, or use --gpu off",
+            (double)limit / mib, (double)w->trunk_bytes / mib,
+            (double)((o->kv_slot + o->recurrent_slot) * (size_t)o->o.sessions) / mib,
+            (double)(s.used - (o->kv_slot + o->recurrent_slot) * (size_t)o->o.sessions) / mib,
+            (double)o->tier.slot_bytes / mib);
+    }
+    TRY(gpu_alloc(o->device, GPU_DEVICE, w->trunk_bytes, &o->trunk));
+    TRY(gpu_alloc(o->device, GPU_DEVICE, s.used, &o->memory));
+    s = (gpu_cutter){.base = o->memory.addr};
+    cut_all(o, &s);
+    o->bytes = o->trunk.bytes + o->memory.bytes;
+    size_t table_bytes = (size_t)o->tier.n_keys * sizeof(gpu_slot);
+    return gpu_tier_open(o, limit - held - table_bytes);
+}
+
+/* cos and sin of every position, rounded as attention.c rounds them. */
+static err fill_rope(gpu_ops *o) {
+    const model_config *c = o->c;
+    int half = c->rope.dims / 2, n = o->o.context;
+    float *inv = calloc((size_t)half + 1, sizeof *inv), factor = 1;
+    float *cos_ = calloc((size_t)n * (size_t)half + 1, sizeof *cos_);
+    float *sin_ = calloc((size_t)n * (size_t)half + 1, sizeof *sin_);
+    err e = inv && cos_ && sin_ ? err_none() : err_make(ERR_NOMEM, "no memory for the angles");
+    if (!e.code && half) e = rope_frequencies(&c->rope, c->rope.dims, n, inv, &factor);
+    for (int i = 0; !e.code && o->o.rope_bf16 && i < half; i++)
+        inv[i] = bf16_to_f32(f32_to_bf16(inv[i]));
+    for (int i = 0; !e.code && i < n * half; i++) {
+        double angle = (double)((float)(i / half) * inv[i % half]);
+        cos_[i] = (float)cos(angle) * factor;
+        sin_[i] = (float)sin(angle) * factor;
+    }
+    size_t bytes = (size_t)n * (size_t)half * sizeof(float);
+    if (!e.code) e = gpu_copy_in(o->upload, o->cosines, cos_, bytes);
+    if (!e.code) e = gpu_copy_in(o->upload, o->sines, sin_, bytes);
+    if (!e.code) e = gpu_queue_wait(o->upload);
+    free(inv);
+    free(cos_);
+    free(sin_);
+    return e;
+}
+
+/* ---- life ---- */
+
+static err check_shape(const gpu_ops *o) {
+    const model_config *c = o->c;
+    if (c->head_dim > ATTN_DIM_MAX || c->linear_k_dim > DELTA_DK_MAX ||
+        c->experts > ROUTER_EXPERTS_MAX || o->o.experts_per_token > ROUTER_K_MAX)
+        return err_make(ERR_UNSUPPORTED,
+                        "the GPU kernels go up to heads of %d, linear keys of %d, %d experts and "
+                        "%d experts a token",
+                        ATTN_DIM_MAX, DELTA_DK_MAX, ROUTER_EXPERTS_MAX, ROUTER_K_MAX);
+    return err_none();
+}
+
+static err set_up(gpu_ops *o) {
+    TRY(check_shape(o));
+    TRY(gpu_tier_measure(o->o.weights, &o->tier));
+    TRY(gpu_open(o->o.backend, o->o.index, &o->device));
+    TRY(gpu_info_get(o->device, &o->info));
+    TRY(gpu_queue_open(o->device, &o->compute));
+    TRY(gpu_queue_open(o->device, &o->upload));
+    TRY(gpu_event_open(o->device, &o->ids_ready));
+    TRY(gpu_event_open(o->device, &o->uploaded));
+    measure_states(o);
+    TRY(take_memory(o));
+    TRY(open_pinned(o));
+    TRY(gpu_fill(o->upload, o->ids, 0,
+                 (size_t)o->o.rows_max * (size_t)o->o.experts_per_token * sizeof(int)));
+    TRY(gpu_copy_in(o->upload, o->trunk.addr, o->o.weights->trunk.base, o->o.weights->trunk_bytes));
+    TRY(gpu_event_record(o->upload, o->uploaded));
+    return fill_rope(o);
+}
+
+err gpu_ops_open(const gpu_ops_options *options, gpu_ops **out) {
+    *out = NULL;
+    gpu_ops *o = calloc(1, sizeof *o);
+    if (!o) return err_make(ERR_NOMEM, "no memory for the GPU's engine");
+    o->face.table = &table;
+    o->o = *options;
+    o->c = options->weights->config;
+    state_shape_of(o->c, options->context, options->kv, &o->shape);
+    err e = set_up(o);
+    if (e.code) {
+        gpu_ops_close(o);
+        return e;
+    }
+    *out = o;
+    return err_none();
+}
+
+void gpu_ops_close(gpu_ops *o) {
+    if (!o) return;
+    if (o->device) {
+        err ignored = gpu_finish(o->device);
+        (void)ignored;
+    }
+    for (int i = 0; i < GRAPHS_MAX; i++) gpu_graph_close(o->graphs[i].graph);
+    gpu_tier_close(o);
+    if (o->device) {
+        gpu_free(o->device, &o->trunk);
+        gpu_free(o->device, &o->memory);
+        gpu_free(o->device, &o->pinned);
+    }
+    gpu_event_close(o->ids_ready);
+    gpu_event_close(o->uploaded);
+    gpu_queue_close(o->compute);
+    gpu_queue_close(o->upload);
+    gpu_close(o->device);
+    free(o->uses);
+    free(o->first);
+    free(o);
+}
+
+/* ---- what it is ---- */
+
+ops *gpu_ops_face(gpu_ops *o) { return &o->face; }
+void gpu_ops_tick(gpu_ops *o) {
+    if (o->tier.n_layers) cache_tick(&o->tier.cache);
+}
+bool gpu_ops_resident(const gpu_ops *o) { return o->tier.n_slots == o->tier.n_keys; }
+int gpu_ops_slots(const gpu_ops *o) { return o->tier.n_slots; }
+const char *gpu_ops_device(const gpu_ops *o) { return o->info.name; }
+size_t gpu_ops_bytes(const gpu_ops *o) { return o->bytes; }
+void gpu_ops_stats_get(const gpu_ops *o, gpu_ops_stats *out) { *out = o->stats; }
+void gpu_ops_stats_reset(gpu_ops *o) { o->stats = (gpu_ops_stats){0}; }
+
+void gpu_ops_set_routing_hook(gpu_ops *o, routing_hook hook, void *ctx) {
+    o->hook = hook;
+    o->hook_ctx = ctx;
+}

@@ -1,0 +1,64 @@
+/* gpu_ops.h: ops.h on a graphics card (or on the processor playing one: gpu.h).
+ *
+ *     device memory   trunk (a copy of the arena of weights.h, so every view is moved by one
+ *                     distance) | KV and recurrent state of all sessions | activations of a step |
+ *                     expert slots: what is left of the limit
+ *
+ * Experts. When all of them have a slot they are uploaded at the start, and a step is one upload of
+ * row numbers, launches, one readback of logits: routing never leaves the card. Steps of one token
+ * a session are then recorded once per shape and replayed as one graph. Otherwise the ids that the
+ * router chose are read back once a layer; experts in a slot are computed first, the others follow
+ * as the store has them in memory. Every (row, expert) has its own output and the sum is taken
+ * last, so results do not depend on how many slots there are.
+ *
+ * Results differ from the processor's exact path by rounding only: weights are expanded and summed
+ * in float32. */
+#ifndef MODEL_GPU_OPS_H
+#define MODEL_GPU_OPS_H
+
+#include "gpu/gpu.h"
+#include "model/cpu_ops.h"
+#include "model/ops.h"
+#include "model/state.h"
+#include "model/weights.h"
+
+typedef struct gpu_ops_options {
+    const char *backend; /* "cuda", "host" */
+    int index;
+    size_t memory;          /* of the device, at most; 0: most of what is free */
+    const weights *weights; /* opened; borrowed, as long as this lives */
+    int context, rows_max, sessions;
+    int experts_per_token;
+    kv_type kv;
+    bool rope_bf16;
+} gpu_ops_options;
+
+typedef struct gpu_ops_stats { /* since open or the last reset */
+    uint64_t requests, hits;   /* of experts, where the host looked; resident layers do not count */
+    uint64_t uploads, upload_bytes;
+    uint64_t launches, graph_steps, steps;
+} gpu_ops_stats;
+
+typedef struct gpu_ops gpu_ops;
+
+/* Takes the device's memory and uploads the trunk. ERR_BUDGET with the sum when the limit is too
+ * small, ERR_UNSUPPORTED for shapes that the kernels do not have. */
+err gpu_ops_open(const gpu_ops_options *options, gpu_ops **out) MUST_USE;
+void gpu_ops_close(gpu_ops *o);
+/* Where experts come from; before the first step of a model that has them. Uploads all of them when
+ * they fit. progress may be NULL. */
+err gpu_ops_attach(gpu_ops *o, expert_store *store, weights_progress progress, void *ctx) MUST_USE;
+
+ops *gpu_ops_face(gpu_ops *o);
+/* A step begins; called with expert_store_tick. */
+void gpu_ops_tick(gpu_ops *o);
+/* Every expert has a slot. */
+bool gpu_ops_resident(const gpu_ops *o);
+int gpu_ops_slots(const gpu_ops *o);
+const char *gpu_ops_device(const gpu_ops *o); /* its name */
+size_t gpu_ops_bytes(const gpu_ops *o);       /* of device memory that was taken */
+void gpu_ops_stats_get(const gpu_ops *o, gpu_ops_stats *out);
+void gpu_ops_stats_reset(gpu_ops *o);
+void gpu_ops_set_routing_hook(gpu_ops *o, routing_hook hook, void *ctx);
+
+#endif

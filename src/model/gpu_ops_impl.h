@@ -1,0 +1,155 @@
+/* gpu_ops_impl.h: what the files of the GPU implementation share. */
+#ifndef MODEL_GPU_OPS_IMPL_H
+#define MODEL_GPU_OPS_IMPL_H
+
+#include "model/gpu_ops.h"
+#include "store/cache.h"
+
+#define GRAPHS_MAX 24
+
+/* One piece of device memory, cut front to back. */
+typedef struct gpu_cutter {
+    gpu_addr base; /* 0: only counts */
+    size_t used;
+} gpu_cutter;
+
+/* Where the parts of an expert's record lie in its slot. */
+typedef struct expert_layout {
+    gpu_part gate, up, down;
+    size_t at[EXPERT_PARTS_MAX], bytes[EXPERT_PARTS_MAX], total;
+} expert_layout;
+
+/* Expert slots in device memory, and which expert is in which. */
+typedef struct gpu_tier {
+    int n_layers, n_experts, n_keys, n_slots;
+    size_t slot_bytes;
+    gpu_buffer memory;      /* of all slots */
+    gpu_buffer by_key;      /* gpu_slot [n_keys]: complete when resident */
+    gpu_buffer by_slot;     /* gpu_slot [n_slots] */
+    expert_layout *layouts; /* [n_layers], owned */
+    int32_t *slot_of;       /* [n_keys], -1: none */
+    int32_t *key_of;        /* [n_slots], -1: free */
+    int n_used;             /* slots are first taken in order */
+    cache cache;
+    void *cache_memory; /* owned */
+    bool resident;
+} gpu_tier;
+
+/* An expert of the running layer. */
+typedef struct gpu_use {
+    int id, first, n;
+    bool asked, now, done; /* now: in the next pass; done: its pass was launched */
+    bool held;             /* the store's pin is still ours */
+} gpu_use;
+
+/* What a step is, in pinned memory and on the device alike. */
+typedef struct gpu_step {
+    gpu_row *rows;         /* [N] */
+    gpu_segment *segments; /* [items] */
+    int *ids;              /* [N] */
+} gpu_step;
+
+typedef enum step_mode { STEP_DIRECT, STEP_RECORD, STEP_REPLAY } step_mode;
+
+typedef struct graph_entry {
+    int n, splits;
+    uint64_t used;
+    gpu_graph *graph; /* owned; NULL: empty */
+} graph_entry;
+
+struct gpu_ops {
+    ops face; /* first: an ops * is a gpu_ops * */
+    gpu_ops_options o;
+    const model_config *c;
+    state_shape shape;
+    gpu_info info;
+    gpu_device *device;
+    gpu_queue *compute, *upload;
+    gpu_event *ids_ready, *uploaded;
+    expert_store *store; /* borrowed */
+    routing_hook hook;
+    void *hook_ctx;
+    gpu_ops_stats stats;
+    size_t bytes; /* of device memory */
+
+    gpu_buffer trunk;  /* the arena of weights */
+    gpu_buffer memory; /* all below that is a gpu_addr */
+    gpu_buffer pinned;
+    gpu_tier tier;
+
+    /* sessions: slot s */
+    gpu_addr kv, recurrent;
+    size_t kv_row, kv_layer, kv_slot; /* bytes of a position, of K or V of a layer, of a session */
+    size_t recurrent_slot;            /* bytes */
+    bool slot_used[BATCH_ITEMS_MAX];
+
+    /* activations; N = rows_max */
+    gpu_addr x, h, tmp;             /* [N, hidden] */
+    gpu_addr q, k, v, heads, q_out; /* attention */
+    gpu_addr part;                  /* partial results */
+    size_t part_bytes;
+    gpu_addr qkv, conv, z, a, b, decay, beta; /* DeltaNet */
+    gpu_addr router, shared_gate, ids, gates; /* experts */
+    gpu_addr order, active, n_active, passes; /* [N * k], [experts], 1, the host's plan */
+    gpu_addr mid, outs, gate_mid, up_mid;     /* [N * k, inner], [N * k, hidden], [N, inner] x 2 */
+    gpu_addr logits;                          /* [sessions, vocab] */
+    gpu_addr cosines, sines;                  /* [context, dims / 2] */
+    gpu_addr step_addr;
+    size_t step_bytes, passes_bytes;
+
+    /* pinned */
+    gpu_step step; /* views of the pinned bytes; the device's has the same layout */
+    uint8_t *step_host;
+    int *ids_host;     /* [N * k] */
+    float *gates_host; /* [N * k] */
+    uint8_t *passes_host;
+    float *logits_host; /* [sessions, vocab] */
+    size_t rows_at, segments_at, ids_at;
+
+    gpu_use *uses; /* [experts], owned */
+    int *first;    /* [experts + 1], owned */
+    int n_uses;
+    size_t passes_used; /* of the running layer */
+
+    step_mode mode;
+    int splits; /* of attention in this step; 0: a group visits all */
+    graph_entry graphs[GRAPHS_MAX];
+    graph_entry *entry; /* of this step */
+    uint64_t clock;
+};
+
+typedef struct gpu_state {
+    int slot;
+} gpu_state;
+
+static inline gpu_ops *gpu_of(ops *o) { return (gpu_ops *)(void *)o; }
+
+/* The device's address of something in the trunk. */
+static inline gpu_addr gpu_at(const gpu_ops *o, const void *p) {
+    return p ? o->trunk.addr + (gpu_addr)((const uint8_t *)p - o->o.weights->trunk.base) : 0;
+}
+
+/* gpu_ops.c */
+err gpu_do(gpu_ops *o, gpu_kernel k, const void *args) MUST_USE;
+gpu_addr gpu_cut(gpu_cutter *c, size_t bytes);
+
+/* gpu_layers.c */
+gpu_mat gpu_mat_of(const gpu_ops *o, const qmat *m);
+err gpu_norm(gpu_ops *o, gpu_addr y, gpu_addr x, const float *g, int rows) MUST_USE;
+err gpu_attention(ops *face, const batch *b, int layer) MUST_USE;
+err gpu_delta_net(ops *face, const batch *b, int layer) MUST_USE;
+err gpu_mlp(ops *face, const batch *b, int layer) MUST_USE;
+
+/* gpu_moe.c */
+err gpu_moe(ops *face, const batch *b, int layer) MUST_USE;
+
+/* gpu_tier.c: n_slots 0 is a model without experts. */
+err gpu_tier_measure(const weights *w, gpu_tier *t) MUST_USE;
+err gpu_tier_open(gpu_ops *o, size_t bytes) MUST_USE;
+void gpu_tier_close(gpu_ops *o);
+/* Uploads an expert that the store holds into slot `slot`; asynchronous, on the upload queue. */
+err gpu_tier_upload(gpu_ops *o, int key, int slot, const expert_view *view) MUST_USE;
+/* A slot for key, now its owner; -1 when all are in use by the running layer. */
+int gpu_tier_claim(gpu_tier *t, int key);
+
+#endif
