@@ -63,7 +63,7 @@ typedef struct bank_writer { /* one layer's file, as PATH.partial until it is fi
 /* Anything left of an earlier attempt is written over. */
 err bank_writer_open(bank_writer *w, const char *dir, int layer, int records,
                      size_t record_bytes) MUST_USE;
-/* Record i: record_bytes at `bytes`. Any thread, each i once. */
+/* Record i: record_bytes at `bytes`, which is aligned to BANK_ALIGN. Any thread, each i once. */
 err bank_writer_put(bank_writer *w, int i, const void *bytes) MUST_USE;
 /* Trailer, flush, and the file's real name. */
 err bank_writer_finish(bank_writer *w) MUST_USE;

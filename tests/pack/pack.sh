@@ -8,7 +8,9 @@ flashchat=$BUILD/flashchat golden=$BUILD/golden-check synth=$BUILD/synth-model
 for p in "$flashchat" "$golden" "$synth"; do
     [ -x "$p" ] || { echo "SKIP pack: $p is not built" && exit 0; }
 done
-[ -d "$BUILD/golden/qwen3_5_moe_mlx4" ] || { echo "SKIP pack: the golden checkpoints are not unpacked (make goldens)" && exit 0; }
+[ -d "$BUILD/golden/qwen3_5_moe_mlx4" ] || {
+    echo "SKIP pack: the golden checkpoints are not unpacked (make goldens)" && exit 0
+}
 scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT
 log=$scratch/log
 
@@ -22,11 +24,13 @@ for m in qwen3_5_moe_mlx4 qwen3_5_moe_mlx_mixed qwen3_moe_mlx4 qwen3_next_mlx8; 
     "$flashchat" pack "$source" --out "$scratch/$m" >"$log" 2>&1 &&
         "$golden" "$source" >"$scratch/place" 2>&1 &&
         "$golden" "$scratch/$m" --golden "$source/golden.safetensors" >"$scratch/packed" 2>&1 &&
-        [ "$(tail -n 1 "$scratch/place")" = "$(tail -n 1 "$scratch/packed")" ] && grep -q '^bits ' "$scratch/packed"
+        [ "$(tail -n 1 "$scratch/place")" = "$(tail -n 1 "$scratch/packed")" ] &&
+        grep -q '^bits ' "$scratch/packed"
     expect "$m: the same bits packed as in place" $?
 done
 for m in qwen3_5_moe qwen3_5_moe_hub qwen3_next qwen3_moe; do
-    "$flashchat" pack "$BUILD/golden/$m" --out "$scratch/$m" >"$log" 2>&1 && "$flashchat" verify "$scratch/$m" --deep >>"$log" 2>&1 &&
+    "$flashchat" pack "$BUILD/golden/$m" --out "$scratch/$m" >"$log" 2>&1 &&
+        "$flashchat" verify "$scratch/$m" --deep >>"$log" 2>&1 &&
         "$flashchat" plan "$scratch/$m" --no-measure >>"$log" 2>&1
     expect "$m: quantised, verified, opened" $?
 done
@@ -79,11 +83,13 @@ sed -i 's/"version": 1/"version": 9/' "$scratch/whole/manifest.json"
 expect "another version is refused" $?
 
 # refused
-! "$flashchat" pack "$BUILD/golden/qwen3_5_moe" --bits 8 --out "$scratch/qwen3_5_moe" >"$log" 2>&1 && grep -q "other settings" "$log"
+! "$flashchat" pack "$BUILD/golden/qwen3_5_moe" --bits 8 --out "$scratch/qwen3_5_moe" >"$log" 2>&1 &&
+    grep -q "other settings" "$log"
 expect "other settings into the same directory" $?
 "$flashchat" pack "$BUILD/golden/qwen3_5_moe" --out "$scratch/qwen3_5_moe" >"$log" 2>&1 && grep -q "packed already" "$log"
 expect "the same again does nothing" $?
-! "$flashchat" pack "$scratch/qwen3_5_moe" --out "$scratch/x" >"$log" 2>&1 && [ ! -e "$scratch/x" ] && grep -q "packed already" "$log"
+! "$flashchat" pack "$scratch/qwen3_5_moe" --out "$scratch/x" >"$log" 2>&1 && [ ! -e "$scratch/x" ] &&
+    grep -q "packed already" "$log"
 expect "a packed model as the source" $?
 ! "$flashchat" pack "$BUILD/golden/qwen3_5_moe" --group 128 --out "$scratch/x" >"$log" 2>&1 && [ ! -e "$scratch/x" ] &&
     grep -q "do not divide into groups of 128" "$log"
@@ -98,7 +104,8 @@ if command -v flock >/dev/null; then
 fi
 mkdir -p "$scratch/small"
 if mount -t tmpfs -o size=300k none "$scratch/small" 2>/dev/null; then
-    ! "$flashchat" pack "$BUILD/golden/qwen3_5_moe" --out "$scratch/small/q4" >"$log" 2>&1 && grep -q "the disk has room for" "$log" &&
+    ! "$flashchat" pack "$BUILD/golden/qwen3_5_moe" --out "$scratch/small/q4" >"$log" 2>&1 &&
+        grep -q "the disk has room for" "$log" &&
         [ -z "$(find "$scratch/small" -name '*.bank*' -o -name 'trunk*')" ]
     expect "a disk that is too small" $?
     umount "$scratch/small"
