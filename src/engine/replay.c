@@ -63,10 +63,10 @@ void replay_close(replay *r) {
 }
 
 fm_error fm_routing_replay(fm_engine *e, const char *path) {
-    if (!e->cpu && !path) return err_none();
+    if (!e->cpu && !path) return FM_WRAP(err_none());
     if (!e->cpu)
-        return err_make(ERR_UNSUPPORTED,
-                        "a recorded trace is replayed on the processor: --gpu off");
+        return FM_WRAP(err_make(ERR_UNSUPPORTED,
+                                "a recorded trace is replayed on the processor only: --gpu off"));
     cpu_ops_set_routing_force(e->cpu, NULL, NULL);
     replay_close(e->replay);
     e->replay = NULL;
