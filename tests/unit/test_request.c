@@ -239,10 +239,7 @@ static void test_messages(void **state) {
     bad(API_MESSAGES, "{" USER ", \"mcp_servers\": []}", "mcp_servers", "no other servers");
 }
 
-/* Every kind of value in every field of every API: an answer, never a crash. */
-static void test_wrong_types(void **state) {
-    (void)state;
-    static const char *const names[] = {"model",
+static const char *const any_names[] = {"model",
                                         "messages",
                                         "tools",
                                         "tool_choice",
@@ -281,34 +278,38 @@ static void test_wrong_types(void **state) {
                                         "metadata",
                                         "store",
                                         "truncation"};
-    static const char *const values[] = {
-        "null",
-        "true",
-        "0",
-        "-1",
-        "1e300",
-        "1.5",
-        "\"\"",
-        "\"x\"",
-        "[]",
-        "[null]",
-        "[[]]",
-        "[{}]",
-        "[\"x\"]",
-        "{}",
-        "{\"type\": 1}",
-        "{\"type\": \"x\", \"name\": []}",
-        "[{\"type\": []}]",
-        "[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": {}}]}]",
-        "[{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [null, {}]}]"};
+static const char *const any_values[] = {
+    "null",
+    "true",
+    "0",
+    "-1",
+    "1e300",
+    "1.5",
+    "\"\"",
+    "\"x\"",
+    "[]",
+    "[null]",
+    "[[]]",
+    "[{}]",
+    "[\"x\"]",
+    "{}",
+    "{\"type\": 1}",
+    "{\"type\": \"x\", \"name\": []}",
+    "[{\"type\": []}]",
+    "[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": {}}]}]",
+    "[{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [null, {}]}]"};
+
+/* Every kind of value in every field of every API: an answer, never a crash. */
+static void test_wrong_types(void **state) {
+    (void)state;
     for (int api = 0; api <= API_TEMPLATE; api++)
-        for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-            for (size_t k = 0; k < sizeof values / sizeof *values; k++) {
+        for (size_t i = 0; i < sizeof any_names / sizeof *any_names; i++)
+            for (size_t k = 0; k < sizeof any_values / sizeof *any_values; k++) {
                 char text[512], param[64];
                 request r;
-                bool own = !strcmp(names[i], "messages");
-                snprintf(text, sizeof text, "{%s\"%s\": %s}", own ? "" : USER ", ", names[i],
-                         values[k]);
+                bool own = !strcmp(any_names[i], "messages");
+                snprintf(text, sizeof text, "{%s\"%s\": %s}", own ? "" : USER ", ", any_names[i],
+                         any_values[k]);
                 err e = parse((request_api)api, text, &r, param);
                 if (!e.code) request_free(&r);
                 assert_true(e.code == ERR_NONE || e.code == ERR_ARG);
