@@ -9,7 +9,11 @@ node tests/server/hostile.mjs "$U" "$fast"
 before=$(rss)
 node tests/server/hostile.mjs "$U" fast >"$work/again" 2>&1 || { echo "FAIL second round"; grep -A3 FAIL "$work/again"; }
 after=$(rss)
-if [ "$after" -lt $((before + 40000)) ]; then echo "PASS memory stays flat"; else echo "FAIL memory stays flat: $before to $after kB"; fi
+if [ "$after" -lt $((before + 40000)) ]; then
+    echo "PASS memory stays flat"
+else
+    echo "FAIL memory stays flat: $before to $after kB"
+fi
 ok "ends cleanly" stop_server
 
 start_fake --key secret-key-123 --log "$work/log"
@@ -23,7 +27,8 @@ ok "bearer key: 200" is "$(code -H 'Authorization: Bearer secret-key-123' "$U/v1
 ok "x-api-key: 200" is "$(code -H 'x-api-key: secret-key-123' "$U/v1/models")" 200
 ok "health needs no key" is "$(code "$U/health")" 200
 curl -s -H 'x-api-key: secret-key-123' "$U/tokenize" -d '{"content":"secret-key-123"}' >/dev/null
-curl -s -H 'x-api-key: secret-key-123' "$U/v1/chat/completions" -d '{"messages":[{"role":"user","content":"secret-key-123"}]}' >/dev/null
+curl -s -H 'x-api-key: secret-key-123' "$U/v1/chat/completions" \
+    -d '{"messages":[{"role":"user","content":"secret-key-123"}]}' >/dev/null
 ok "drains" stop_server
 ok "logs were written" test -s "$work/log/http.log"
 no_secret() { ! grep -r secret-key-123 "$work/log"; }
