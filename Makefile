@@ -174,6 +174,10 @@ $(BUILD)/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/libflashmoe.a
 .SECONDARY: $(UNIT_SRC:%.c=$(BUILD)/obj/%.o) $(FUZZ_SRC:%.c=$(BUILD)/obj/%.o) $(EXAMPLE_SRC:%.c=$(BUILD)/obj/%.o)
 
 # The stamp is younger than every archive it stands for; directories land in $(BUILD)/golden/NAME.
+tool-template-smoke: $(BUILD)/infer   ## render a request, parse a reply, without weights
+	@BUILD=$(BUILD) tests/template/smoke.sh
+.PHONY: tool-template-smoke
+
 goldens: $(BUILD)/golden/.unpacked   ## unpack the golden checkpoints
 $(BUILD)/golden/.unpacked: $(wildcard tests/golden/*.tar.xz)
 	@mkdir -p $(@D)

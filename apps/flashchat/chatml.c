@@ -53,7 +53,7 @@ static fm_error message(const fm_engine *e, const chat_message *m, fm_tokens *ou
 }
 
 fm_error chatml_render(const fm_engine *e, const char *dir, const chat_message *messages, int n,
-                     bool think, chatml_prompt *out) {
+                       bool think, chatml_prompt *out) {
     fm_error error = {FM_OK, ""};
     out->tokens.count = 0;
     out->n_marks = 0;

@@ -23,7 +23,7 @@ typedef struct chatml_prompt { /* zero-initialise; chatml_prompt_free */
 /* dir: the model's directory, whose template says whether it thinks at all. think: start with a
  * thought; otherwise with an empty one, or nothing for models that never think. */
 fm_error chatml_render(const fm_engine *e, const char *dir, const chat_message *messages, int n,
-                     bool think, chatml_prompt *out);
+                       bool think, chatml_prompt *out);
 void chatml_prompt_free(chatml_prompt *p);
 
 #endif

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "../common/model.h"
+#include "render.h"
 #include "routing.h"
 
 #define PROGRAM        "infer"
@@ -21,6 +22,7 @@
 
 typedef struct infer_args {
     model_args m;
+    const char *render_request, *render_output, *parse_call;
     const char *prompt, *prompt_tokens, *routing;
     int tokens;
     const char *route_trace;
@@ -56,6 +58,13 @@ static const arg_def defs[] = {
      offsetof(infer_args, routing), 0, 0},
     {"--route-trace", "FILE", "take the experts from such a file, not from the routers", ARG_TEXT,
      offsetof(infer_args, route_trace), 0, 0},
+    {NULL, NULL, "Chat templates and tool calls (no weights are read)", ARG_HEADING, 0, 0, 0},
+    {"--render-request", "FILE", "render {\"messages\", \"tools\", \"chat_template_kwargs\"}",
+     ARG_TEXT, offsetof(infer_args, render_request), 0, 0},
+    {"--render-output", "DIR", "where prompt.txt, tokens.txt and counts.json go", ARG_TEXT,
+     offsetof(infer_args, render_output), 0, 0},
+    {"--parse-tool-call", "FILE", "what a reply says, as JSON", ARG_TEXT,
+     offsetof(infer_args, parse_call), 0, 0},
     {NULL, NULL, "The model", ARG_HEADING, 0, 0, 0},
     MODEL_ARGS(infer_args),
     {"--k", "N", "experts per token (fewer than trained: lossy)", ARG_INT,
@@ -272,6 +281,17 @@ static int run(const infer_args *a) {
     return code;
 }
 
+/* --render-request and --parse-tool-call: the text around the model, without the model. */
+static int look_at_text(const infer_args *a) {
+    if (a->render_request && !a->render_output) {
+        return args_wrong(PROGRAM, "--render-request needs --render-output DIR");
+    }
+    char dir[MODEL_PATH_MAX];
+    if (!model_find(PROGRAM, a->m.model, dir)) return EXIT_FAILED;
+    if (a->parse_call) return parse_tool_call(dir, a->parse_call);
+    return render_request(dir, a->render_request, a->render_output);
+}
+
 int main(int argc, char **argv) {
     infer_args a = defaults;
     arg_list rest;
@@ -290,6 +310,7 @@ int main(int argc, char **argv) {
     }
     if (rest.n)
         return args_wrong(PROGRAM, "what is \"%s\"? The text goes after --prompt", rest.item[0]);
+    if (a.render_request || a.parse_call) return look_at_text(&a);
     if (!a.prompt == !a.prompt_tokens)
         return args_wrong(PROGRAM, "give either --prompt TEXT or --prompt-tokens FILE");
     int code = run(&a);
