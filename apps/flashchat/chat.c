@@ -9,8 +9,11 @@
 #include <unistd.h>
 
 #include "../common/model.h"
+#include "base/json.h"
+#include "chat_store.h"
 #include "chatml.h"
 #include "command.h"
+#include "files.h"
 #include "generate.h"
 
 #define MESSAGES_MAX 10000
@@ -19,11 +22,12 @@ typedef struct chat_args {
     model_args m;
     sampling_args s;
     const char *system;
-    int tokens, think;
-    bool timing, quiet;
+    const char *id;
+    int tokens, think, save; /* save -1: not said */
+    bool timing, quiet, resume;
 } chat_args;
 
-static const chat_args defaults = {.s = SAMPLING_DEFAULTS};
+static const chat_args defaults = {.s = SAMPLING_DEFAULTS, .save = -1};
 
 static const arg_def defs[] = {
     {NULL, NULL, "The answers", ARG_HEADING, 0, 0, 0},
@@ -33,6 +37,12 @@ static const arg_def defs[] = {
      offsetof(chat_args, system), 0, 0},
     {"--think", NULL, "let the model think before it answers", ARG_SWITCH,
      offsetof(chat_args, think), 0, 0},
+    {"--resume", NULL, "go on with the newest conversation", ARG_FLAG, offsetof(chat_args, resume),
+     0, 0},
+    {"--session", "ID", "go on with this one (flashchat sessions lists them)", ARG_TEXT,
+     offsetof(chat_args, id), 0, 0},
+    {"--save", NULL, "keep the conversation (usual on a terminal)", ARG_SWITCH,
+     offsetof(chat_args, save), 0, 0},
     SAMPLING_ARGS(chat_args),
     {NULL, NULL, "The model", ARG_HEADING, 0, 0, 0},
     MODEL_ARGS(chat_args),
@@ -56,6 +66,9 @@ typedef struct conversation {
     char *answer; /* owned */
     size_t length, room;
     bool terminal, thought_open, no_memory;
+    bool keeps; /* after every answer, under id */
+    char id[CHAT_ID_MAX];
+    int think;
 } conversation;
 
 static bool add(conversation *k, const char *role, const char *bytes, size_t length) {
@@ -77,7 +90,17 @@ static void drop_to(conversation *k, int n) {
     while (k->n > n) free((char *)k->messages[--k->n].text);
 }
 
+static void keep(conversation *k) {
+    fm_model m;
+    fm_model_get(k->engine, &m);
+    err e = k->keeps ? chat_save(k->id, m.dir, k->messages, k->n, k->session) : err_none();
+    if (!e.code) return;
+    fprintf(stderr, "%s: the conversation is not kept: %s\n", k->c->program, e.text);
+    k->keeps = false;
+}
+
 static bool begin(conversation *k) {
+    chat_new_id(k->id);
     drop_to(k, 0);
     fm_session_clear(k->session);
     return !k->a->system || add(k, "system", k->a->system, strlen(k->a->system));
@@ -111,7 +134,7 @@ static fm_error answer(conversation *k, generation *g, answer_report *r) {
     fm_model_get(k->engine, &m);
     fm_stats_reset(k->engine);
     fm_sampler *sampler = NULL;
-    fm_error e = chatml_render(k->engine, m.dir, k->messages, k->n, k->a->think == 1, &k->prompt);
+    fm_error e = chatml_render(k->engine, m.dir, k->messages, k->n, k->think == 1, &k->prompt);
     if (!e.code) e = sampling_open(k->engine, &k->a->s, &sampler);
     fm_sync sync = {.marks = k->prompt.marks, .n_marks = k->prompt.n_marks};
     double start = seconds_now();
@@ -158,6 +181,7 @@ static bool turn(conversation *k, const char *line, size_t length) {
         if (k->no_memory || !add(k, "assistant", k->length ? k->answer : "", k->length))
             return false;
         if (!strcmp(g.finish, "interrupted")) puts("(stopped)");
+        keep(k);
         if (!k->a->quiet) report_print(&r);
         if (k->a->timing) report_timing(k->engine);
     }
@@ -169,24 +193,155 @@ static bool turn(conversation *k, const char *line, size_t length) {
 
 typedef enum line_kind { LINE_TEXT, LINE_QUIT, LINE_DONE } line_kind;
 
+static const char *const slash_names[] = {"/help",     "/new",    "/clear", "/resume",
+                                          "/sessions", "/system", "/think", "/retry",
+                                          "/undo",     "/file",   "/save",  "/quit"};
+
+static void slash_help(void) {
+    puts("/new            begin a new conversation (so does /clear)\n"
+         "/resume [ID]    go on with the newest one, or with this one\n"
+         "/sessions       the conversations that were kept\n"
+         "/system TEXT    instructions for a new conversation\n"
+         "/think on|off   let the model think first\n"
+         "/retry          another answer to the last question\n"
+         "/undo           take the last question and its answer back\n"
+         "/file PATH      ask about the text of a file\n"
+         "/save FILE      write the conversation to a file\n"
+         "/quit           leave (so does Ctrl-D)\n"
+         "Ctrl-C stops an answer. Everything else is said to the model.");
+}
+
+/* Replaces the conversation by a kept one. */
+static bool resume(conversation *k, const char *id) {
+    chat_message *messages;
+    int n;
+    bool restored;
+    char wanted[CHAT_ID_MAX];
+    snprintf(wanted, sizeof wanted, "%s", id);
+    err e = chat_load(wanted, k->session, &messages, &n, &restored);
+    if (e.code) {
+        printf("%s\n", e.text);
+        return false;
+    }
+    drop_to(k, 0);
+    free(k->messages);
+    k->messages = messages;
+    k->n = n;
+    k->capacity = n + 1;
+    snprintf(k->id, sizeof k->id, "%s", wanted);
+    if (!restored) fm_session_clear(k->session);
+    k->keeps = true;
+    printf("Going on with %s, %d messages%s.\n", k->id, n,
+           restored ? "" : " (read again at your next question)");
+    return true;
+}
+
+/* Back to before the last question; its text is the caller's (free), NULL without one. */
+static char *take_back(conversation *k) {
+    int at = k->n - 1;
+    while (at >= 0 && strcmp(k->messages[at].role, "user")) at--;
+    if (at < 0) return NULL;
+    char *text = malloc(k->messages[at].length + 1);
+    if (!text) return NULL;
+    memcpy(text, k->messages[at].text, k->messages[at].length);
+    text[k->messages[at].length] = '\0';
+    drop_to(k, at);
+    return text;
+}
+
+static void retry(conversation *k) {
+    char *text = take_back(k);
+    if (!text) {
+        puts("Nothing was asked yet.");
+        return;
+    }
+    turn(k, text, strlen(text));
+    free(text);
+}
+
+static void undo(conversation *k) {
+    char *text = take_back(k);
+    puts(text ? "The last question and its answer are forgotten." : "Nothing was asked yet.");
+    if (text) keep(k);
+    free(text);
+}
+
+#define FILE_BYTES_MAX ((size_t)4 << 20)
+
+static void ask_about_file(conversation *k, const char *path) {
+    char full[PATH_TEXT_MAX], *bytes, line[PATH_TEXT_MAX + 200];
+    size_t length;
+    err e = path_expand(full, path);
+    if (!e.code) e = json_read_text(full, FILE_BYTES_MAX, &bytes, &length);
+    if (e.code) {
+        printf("%s\n", e.text);
+        return;
+    }
+    printf("What about it? ");
+    fflush(stdout);
+    char question[2000] = "";
+    if (!fgets(question, sizeof question, stdin)) question[0] = '\0';
+    int n = snprintf(line, sizeof line, "%s\nThe file %s:\n\n", question, path);
+    char *text = malloc((size_t)n + length);
+    if (text) {
+        memcpy(text, line, (size_t)n);
+        memcpy(text + n, bytes, length);
+        turn(k, text, (size_t)n + length);
+    }
+    free(text);
+    free(bytes);
+}
+
+static void set_system(conversation *k, const char *text) {
+    if (!begin(k)) return;
+    drop_to(k, 0);
+    bool good = !*text || add(k, "system", text, strlen(text));
+    puts(good ? "A new conversation with these instructions." : "No memory for that.");
+}
+
+static void save_as(conversation *k, const char *path) {
+    err e = chat_export(path, k->messages, k->n);
+    printf("%s%s\n", e.code ? "" : "Written to ", e.code ? e.text : path);
+}
+
+static void unknown_slash(const char *line) {
+    const char *near = nearest_name(line, slash_names, sizeof slash_names / sizeof *slash_names);
+    if (near) printf("There is no %s. Did you mean %s?\n", line, near);
+    if (!near) printf("There is no %s. /help lists what there is.\n", line);
+}
+
 /* Lines that begin with / are for us. */
 static line_kind slash_command(conversation *k, const char *line) {
-    static const char *const names[] = {"/quit", "/clear", "/help"};
+    char word[16];
     if (line[0] != '/') return LINE_TEXT;
-    if (!strcmp(line, "/quit") || !strcmp(line, "/exit")) return LINE_QUIT;
-    if (!strcmp(line, "/clear")) {
+    size_t n = strcspn(line, " ");
+    snprintf(word, sizeof word, "%.*s", (int)(n < sizeof word ? n : sizeof word - 1), line);
+    const char *rest = line + n + strspn(line + n, " ");
+    if (!strcmp(word, "/quit") || !strcmp(word, "/exit")) return LINE_QUIT;
+    if (!strcmp(word, "/clear") || !strcmp(word, "/new")) {
         if (!begin(k)) return LINE_QUIT;
         puts("A new conversation.");
-    } else if (!strcmp(line, "/help")) {
-        puts("/clear  forget this conversation and begin a new one\n"
-             "/quit   leave (so does Ctrl-D)\n"
-             "/help   this list\n"
-             "Ctrl-C  stops an answer\n"
-             "Everything else is said to the model.");
+    } else if (!strcmp(word, "/help")) {
+        slash_help();
+    } else if (!strcmp(word, "/resume")) {
+        resume(k, rest);
+    } else if (!strcmp(word, "/sessions")) {
+        sessions_show();
+    } else if (!strcmp(word, "/system")) {
+        set_system(k, rest);
+    } else if (!strcmp(word, "/think") && (!strcmp(rest, "on") || !strcmp(rest, "off"))) {
+        k->think = !strcmp(rest, "on");
+        printf("Thinking is %s from the next answer on.\n", rest);
+    } else if (!strcmp(word, "/retry")) {
+        retry(k);
+    } else if (!strcmp(word, "/undo")) {
+        undo(k);
+    } else if (!strcmp(word, "/file") && *rest) {
+        ask_about_file(k, rest);
+    } else if (!strcmp(word, "/save") && *rest) {
+        save_as(k, rest);
     } else {
-        const char *near = nearest_name(line, names, 3);
-        if (near) printf("There is no %s. Did you mean %s?\n", line, near);
-        if (!near) printf("There is no %s. /help lists what there is.\n", line);
+        unknown_slash(line);
     }
     return LINE_DONE;
 }
@@ -231,7 +386,8 @@ static int run(const command *c, const void *args, const arg_list *rest) {
     if (rest->n)
         return args_wrong(c->program, "\"%s\": chat takes no text; say it in the conversation",
                           rest->item[0]);
-    conversation k = {.c = c, .a = a, .terminal = isatty(1)};
+    conversation k = {.c = c, .a = a, .terminal = isatty(1), .think = a->think};
+    k.keeps = a->save == 1 || (a->save < 0 && isatty(0));
     k.engine = model_open(c->program, &a->m, 1);
     if (!k.engine) return EXIT_FAILED;
     if (a->timing) fm_timing_enable(k.engine, true);
@@ -239,7 +395,11 @@ static int run(const command *c, const void *args, const arg_list *rest) {
     int code = e.code ? fail(c->program, &e) : 0;
     if (!code && begin(&k)) {
         interrupt_watch(k.engine);
-        converse(&k);
+        bool wanted = a->resume || a->id;
+        if (!wanted || resume(&k, a->id ? a->id : ""))
+            converse(&k);
+        else
+            code = EXIT_FAILED;
         interrupt_watch(NULL);
     }
     drop_to(&k, 0);

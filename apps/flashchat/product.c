@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "chat_store.h"
 #include "screen.h"
 
 int product_fail(const char *command, err e) {
@@ -128,6 +129,9 @@ const product_command product_commands[] = {
     {"verify", "NAME [--deep] [--archive]", "check a model's files",
      "Quick: all are there. --deep reads every byte. --archive checks the archive's copy.\n",
      product_verify},
+    {"sessions", "[--delete ID] [--export ID [FILE]] [--json]", "conversations that were kept",
+     "Go on with one: flashchat chat --session ID; with the newest: flashchat chat --resume\n",
+     command_sessions},
     {"status", "[--json]", "server, model, memory at a glance", NULL, command_status},
     {"doctor", "[--json] [--no-measure]", "check this machine, and what to do about it", NULL,
      command_doctor},
