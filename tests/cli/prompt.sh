@@ -212,7 +212,7 @@ answered "chat remembers" '^The capital of France is Paris\.~The capital of Ital
 say "$question" /clear "And of Italy?"
 if grep -q "Rome" "$top/out"; then lose "/clear forgets" "it still knows"; else pass "/clear forgets"; fi
 say /help
-answered "/help" '/clear .*/quit .*/help '
+answered "/help" '/new .*/resume .*/undo .*/quit '
 say /qit
 answered "unknown command in chat" 'Did you mean /quit'
 say "" "   " "$question"
