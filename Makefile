@@ -223,6 +223,25 @@ cli-smoke: all   ## the command line: settings, prompt, chat, README
 manage-smoke: all   ## models: download from a local hub, archive, restore, remove
 	@tests/run.sh cli/manage hub/hub test_archive
 
+# Benchmarks of the model in MODEL (the bundled one by default), each with its share of the machine's limit.
+BENCHMARKS := run verify moe moebench full fullbench
+MODEL ?=
+.PHONY: $(BENCHMARKS) bench bench-plot
+run:        ## benchmark: one expert, one token
+verify:     ## benchmark: every instruction set against the scalar code
+moe:        ## benchmark: the experts of one layer
+moebench:   ## benchmark: the same, 10 times
+full:       ## benchmark: the whole model, one token
+fullbench:  ## benchmark: the same, 3 times
+$(BENCHMARKS): $(BUILD)/flashchat
+	@$(BUILD)/flashchat benchmark $@ $(if $(MODEL),--model $(MODEL))
+
+bench: $(BUILD)/flashchat   ## one expert, decode and prefill; appends to bench/results
+	@bench/record.sh $(BUILD)/flashchat $(MODEL)
+
+bench-plot:   ## draw bench/results as bench/results/progress.svg
+	@bench/plot.sh
+
 clean:   ## remove everything that was built
 	rm -rf $(BUILD)
 

@@ -20,7 +20,7 @@ typedef struct command {
 } command;
 
 extern const command command_prompt, command_chat, command_plan, command_serve, command_pack,
-    command_verify;
+    command_verify, command_benchmark;
 
 /* All of them (main.c). */
 extern const command *const table_commands[];

@@ -12,8 +12,9 @@
 #include "product.h"
 #include "status.h"
 
-const command *const table_commands[] = {&command_prompt, &command_chat, &command_plan,
-                                         &command_serve,  &command_pack, &command_verify};
+const command *const table_commands[] = {&command_prompt,   &command_chat, &command_plan,
+                                         &command_serve,    &command_pack, &command_verify,
+                                         &command_benchmark};
 #define N_COMMANDS ((int)(sizeof table_commands / sizeof table_commands[0]))
 const int n_table_commands = N_COMMANDS;
 
