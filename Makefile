@@ -184,6 +184,24 @@ $(BUILD)/golden/.unpacked: $(wildcard tests/golden/*.tar.xz)
 	@for a in $^; do tar -C $(@D) -xJf "$$a" || exit 1; done
 	@touch $@
 
+# A folder that runs on a machine without development packages: programs, the shared libraries that they need beside
+# them ($ORIGIN), kernels for NVIDIA cards inside when made with CUDA=yes. Models are not in it.
+PORTABLE := $(BUILD)/portable
+portable_link = @$(CC) $(LDFLAGS_ALL) -s -Wl,-rpath,'$$ORIGIN/lib',--disable-new-dtags $(1) $(BUILD)/libflashmoe.a \
+	-o $(PORTABLE)/$(2) $(LIBS)
+portable: $(BUILD)/libflashmoe.a $(PROGRAMS) $(TOOLS)   ## a folder for machines without packages (CUDA=yes: with kernels)
+	@rm -rf $(PORTABLE) && mkdir -p $(PORTABLE)/lib
+	$(call portable_link,$(APP_SRC:%.c=$(BUILD)/obj/%.o) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o),flashchat)
+	$(call portable_link,$(INFER_SRC:%.c=$(BUILD)/obj/%.o) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o),infer)
+	$(call portable_link,$(GOLDEN_SRC:%.c=$(BUILD)/obj/%.o) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o),golden-check)
+	$(call portable_link,$(SYNTH_SRC:%.c=$(BUILD)/obj/%.o),synth-model)
+	$(call portable_link,$(GPUCHECK_SRC:%.c=$(BUILD)/obj/%.o),gpu-check)
+	@bench/portable_libs.sh $(PORTABLE)
+	@du -sh $(PORTABLE)
+bench-gpu: portable   ## goldens, kernels and speeds on this machine's NVIDIA card (CUDA=yes)
+	@PROGRAMS=$(PORTABLE) bench/gpu.sh
+.PHONY: portable bench-gpu
+
 test:   ## install what tests need, run every test
 	@tests/install.sh test
 	@$(SUBMAKE) all tests goldens
