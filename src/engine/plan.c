@@ -87,7 +87,7 @@ static int snapshots_for(size_t recurrent) {
 typedef struct plan_inputs {
     const model_config *c;
     const weights *w;
-    size_t tokenizer_bytes, recurrent, slot, floor_slots;
+    size_t tokenizer_bytes, recurrent, floor_slots, all_slots; /* all_slots: of every expert */
     int k;
 } plan_inputs;
 
@@ -124,9 +124,8 @@ static int fitting_context(const plan_inputs *in, const memory_plan *p, int wish
 
 static void choose_rows(const plan_inputs *in, memory_plan *p) {
     fm_plan *f = &p->face;
-    size_t all = f->experts_total + (f->experts_total ? in->slot : 0);
     set_rows(in, p, ROWS_RESIDENT);
-    bool resident = held(f) + all <= f->memory_limit;
+    bool resident = held(f) + in->all_slots <= f->memory_limit;
     int rows = resident ? ROWS_RESIDENT : ROWS_STREAMED;
     for (set_rows(in, p, rows); rows > ROWS_LEAST; set_rows(in, p, rows)) {
         if (f->scratch <= f->memory_limit / 16 || rows == ROWS_LEAST) break;
@@ -147,8 +146,8 @@ static void describe(const plan_inputs *in, fm_plan *f) {
         f->sparse_layers++;
         f->expert_bytes = bytes > f->expert_bytes ? bytes : f->expert_bytes;
         f->expert_bytes_token += bytes * (size_t)in->k;
+        f->experts_total += bytes * (size_t)c->experts;
     }
-    f->experts_total = in->slot * (size_t)c->experts * (size_t)f->sparse_layers;
 }
 
 /* The least that works: shortest chunk, and the given context or a short one. */
@@ -176,7 +175,7 @@ err memory_plan_make(const fm_options *o, const model_files *m, const weights *w
     in.recurrent = state_recurrent_bytes(&shape);
     p->snapshots = snapshots_for(in.recurrent);
     if (w->experts.n_layers) {
-        in.slot = expert_store_slot_bytes(&w->experts);
+        in.all_slots = expert_store_floor(&w->experts, w->experts.n_layers * c->experts);
         in.floor_slots = expert_store_floor(&w->experts, in.k + 2);
     }
     fm_plan *f = &p->face;
@@ -195,9 +194,8 @@ err memory_plan_make(const fm_options *o, const model_files *m, const weights *w
     }
     f->fits = held(f) + in.floor_slots <= f->memory_limit;
     size_t left = f->fits ? f->memory_limit - held(f) : 0;
-    size_t all = f->experts_total ? f->experts_total + 4 * MIB : 0;
-    f->cache = size_min(left, all);
-    f->resident = f->fits && left >= all;
+    f->cache = size_min(left, in.all_slots);
+    f->resident = f->fits && left >= in.all_slots;
     return err_none();
 }
 

@@ -154,6 +154,7 @@ bool grammar_machine_step(const grammar *g, grammar_config *c, uint8_t byte) {
     bool limited = n->high >= 0;
     if ((value & DFA_CHAR) && (limited || c->count < n->low + m->extra)) c->count++;
     if (limited && c->count + (m->needs ? m->needs[to] : 0) > n->high + m->extra) return false;
+    if (m->closing && m->closing[to] && c->count < n->low + m->extra) return false;
     return !m->ends[to] || grammar_machine_accepts(g, c);
 }
 

@@ -54,6 +54,8 @@ typedef struct grammar_machine {
     dfa d;
     uint8_t *needs;     /* [n] or NULL: characters that are completed at least on the way to an
                            accepting     state; only with it can lengths be limited */
+    uint8_t *closing;   /* [n] or NULL: no further character is counted from here on, so what must
+                           be counted has to be by now */
     int extra;          /* of the characters counted at an accepting state, those of what closes the
                            value */
     uint8_t *ends;      /* [n]: nothing leads on */

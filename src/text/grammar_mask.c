@@ -178,7 +178,8 @@ static void allow_machine(walker *w, const grammar_config *c) {
     const grammar_machine *m = grammar_machine_at(g, n->a);
     const grammar_table *t = m->tables ? &m->tables[c->pos] : own_table(g, n->a, c->pos);
     bool counted = n->high >= 0 && t && n->high + m->extra - c->count < t->characters_most;
-    if (!t || (counted && !t->characters))
+    bool early = m->closing && c->count < n->low + m->extra; /* tables do not know of closing */
+    if (!t || early || (counted && !t->characters))
         walk_machine(w, 0, c);
     else
         use_table(w, t, c);

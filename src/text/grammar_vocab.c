@@ -244,6 +244,7 @@ void grammar_machine_close(grammar_machine *m) {
     free(m->tables);
     free(m->ends);
     free(m->needs);
+    free(m->closing);
     dfa_free(&m->d);
     *m = (grammar_machine){0};
 }
@@ -301,6 +302,26 @@ static err find_needs(grammar_machine *m) {
     return err_none();
 }
 
+/* States from which no byte is counted any more: the end of a text, once it has begun. */
+static err find_closing(grammar_machine *m) {
+    size_t n = (size_t)m->d.n;
+    m->closing = malloc(n + 1);
+    if (!m->closing) return err_make(ERR_NOMEM, "no memory for the tables of the vocabulary");
+    memset(m->closing, 1, n);
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (size_t i = 0; i < n; i++) {
+            for (int b = 0; b < 256 && m->closing[i]; b++) {
+                unsigned value = m->d.next[i][b], to = value & DFA_DEAD;
+                if (to == DFA_DEAD || (!(value & DFA_CHAR) && m->closing[to])) continue;
+                m->closing[i] = 0;
+                changed = true;
+            }
+        }
+    }
+    return err_none();
+}
+
 static err shared_automaton(grammar_shared which, dfa *out) {
     switch (which) {
     case SHARED_STRING: return loop_until(NFA_JSON_FREE, "\"", "strings", out);
@@ -328,6 +349,7 @@ static err open_shared(grammar_vocab *v, grammar_shared which, grammar_scratch *
     m->left_by_token = which == SHARED_FREE;
     m->extra = which == SHARED_SHORT; /* the newline of the end could be one of the text */
     if (which == SHARED_STRING || which == SHARED_SHORT) TRY(find_needs(m));
+    if (which == SHARED_SHORT) TRY(find_closing(m));
     m->tables = calloc((size_t)m->d.n, sizeof *m->tables);
     if (!m->tables) return err_make(ERR_NOMEM, "no memory for the tables of the vocabulary");
     v->memory += dfa_bytes(&m->d);
