@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The transcript at the top of the README is what the command really prints.
+# The transcript at the top of the README is what the command really prints, its table that of docs/MEASURED.md.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 if [ ! -x build/flashchat ]; then
@@ -15,4 +15,9 @@ if [ -n "$wanted" ] && [ "$found" = "$wanted" ]; then
 else
     echo "FAIL readme transcript: $command"
     diff <(echo "$wanted") <(echo "$found") | sed 's/^/     /'
+fi
+if sh tools/readme.sh --check; then
+    echo "PASS readme table"
+else
+    echo "FAIL readme table: not the one of docs/MEASURED.md (tools/readme.sh writes it)"
 fi
