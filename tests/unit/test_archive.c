@@ -313,12 +313,12 @@ static void put_model(crash_fs *f) {
     put_blob(f, "model-2.safetensors", "weights of the second shard", true);
     put_blob(f, "config.json", "{\"a\": 1}", false);
     put_file(f, "refs/main", "0123456789abcdef0123456789abcdef01234567");
-    put_file(f, SNAP + 1 + 0, "x"); /* replaced below: the packed runtime */
+    put_file(f, &SNAP[1], "x"); /* replaced below: the packed runtime */
     n_files--;
     char path[200];
     f->entries[entry_of(f, LOCAL SNAP)].now = new_node(f, ARCHIVE_DIR, "");
     f->entries[entry_of(f, LOCAL SNAP)].synced = f->entries[entry_of(f, LOCAL SNAP)].now;
-    snprintf(path, sizeof path, "%s/flashchat/q4/trunk.bin", SNAP + 1);
+    snprintf(path, sizeof path, "%s/flashchat/q4/trunk.bin", &SNAP[1]);
     put_file(f, path, "packed trunk");
     crash_fs_put(f, LOCAL SNAP "/flashchat/system_prompt_cache/1.bin", ARCHIVE_FILE,
                  "a private prompt");
