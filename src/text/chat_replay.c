@@ -7,9 +7,10 @@
  * Where the remembered part ends in a later text: the end token of the turn of message m-1, which
  * is the first one behind everything that came from that message (MARK_TAGGED).
  *
- * The skeleton of a text is what is no assistant's: bytes of assistant messages, white space and
- * think tags are left out. The later text must begin with the skeleton of the earlier prompt; so a
- * template that rewrites its beginning is followed and not the memory. */
+ * The skeleton of a text is what is no assistant's: bytes of assistant messages, white space, think
+ * tags and the word "assistant" (a template writes it itself, or takes it from the message's role)
+ * are left out. The later text must begin with the skeleton of the earlier prompt; so a template
+ * that rewrites its beginning is followed and not the memory. */
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -101,9 +102,9 @@ typedef struct skeleton {
 
 /* Bytes at `at` that are left out; 0: this byte counts. */
 static size_t left_out(const chat_prompt *p, size_t at) {
-    static const char *const tags[] = {"<think>", "</think>"};
+    static const char *const tags[] = {"<think>", "</think>", "assistant"};
     if (p->marks[at] >= MARK_ASSISTANT || is_blank(p->text[at])) return 1;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         size_t n = strlen(tags[i]);
         if (n <= p->length - at && memcmp(p->text + at, tags[i], n) == 0 &&
             p->marks[at] == MARK_MARKUP) {

@@ -1,5 +1,6 @@
 /* Chat rendering with the bundled model's template and tokenizer: content that spells markup, ids
  * of a prefix that stay while turns are added, what is and is not replayed from memory. */
+#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "base/bits.h"
+#include "base/json.h"
 #include "text/chat.h"
 
 #define EMBER "assets/ember"
@@ -242,6 +243,29 @@ static void close_template(chat *c, const char *dir) {
     remove(dir);
 }
 
+/* The same with the published templates of the family, where they lie beside the project: they drop
+ * the reasoning of earlier turns, the replayed tokens keep it. */
+static void prefixes_stay_with_qwen(void **unused) {
+    (void)unused;
+    glob_t found;
+    if (glob("../shared/templates/*Qwen*.jinja", 0, NULL, &found) != 0) skip();
+    assert_true(found.gl_pathc > 0);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        char *text, dir[64];
+        size_t length;
+        assert_int_equal(json_read_text(found.gl_pathv[i], 1 << 20, &text, &length).code, 0);
+        text[length] = '\0';
+        bool chatml = strstr(text, "<|im_end|>") != NULL; /* distilled ones have other tokens */
+        if (chatml) {
+            chat *c = open_template(text, dir);
+            check_prefixes(c, true);
+            close_template(c, dir);
+        }
+        free(text);
+    }
+    globfree(&found);
+}
+
 /* The tool list moves to the last question: what was computed before is no prefix any more. */
 static void a_template_that_moves_text(void **unused) {
     (void)unused;
@@ -371,6 +395,7 @@ int main(void) {
         cmocka_unit_test(content_is_no_markup),
         cmocka_unit_test(ids_are_those_of_the_text),
         cmocka_unit_test(prefixes_stay),
+        cmocka_unit_test(prefixes_stay_with_qwen),
         cmocka_unit_test(the_rest_is_the_templates),
         cmocka_unit_test(a_template_that_moves_text),
         cmocka_unit_test(what_templates_can_do),
