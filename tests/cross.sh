@@ -10,7 +10,7 @@ triple=aarch64-linux-gnu
 sys=$PWD/build/sysroot-aarch64
 packages="libjansson4 libjansson-dev libpcre2-8-0 libpcre2-16-0 libpcre2-32-0 libpcre2-posix3 libpcre2-dev libutf8proc2
     libutf8proc-dev libxxhash0 libxxhash-dev libzstd1 libzstd-dev liburing2 liburing-dev libcmocka0 libcmocka-dev
-    libcurl4 libcurl4-openssl-dev libssl3 libssl-dev"
+    libmicrohttpd12 libmicrohttpd-dev libcurl4 libcurl4-openssl-dev libssl3 libssl-dev"
 
 skip() {
     echo "SKIP cross-test: $*"
@@ -52,7 +52,7 @@ export PKG_CONFIG_LIBDIR=$lib/pkgconfig:$sys/usr/share/pkgconfig PKG_CONFIG_SYSR
 jobs=(-j"$(getconf _NPROCESSORS_ONLN)")
 case ${MAKEFLAGS:-} in *jobserver*) jobs=() ;; esac
 make --no-print-directory "${jobs[@]}" BUILD="$BUILD/aarch64" CC=$triple-gcc AR=$triple-ar OPT=conservative \
-    CFLAGS="-idirafter $sys/usr/include" \
+    CFLAGS="-isystem $sys/usr/include/$triple -isystem $sys/usr/include" \
     LDFLAGS="-L$lib -Wl,-rpath-link,$lib,--as-needed,--allow-shlib-undefined" all tests || exit 1
 make -s --no-print-directory goldens BUILD="$BUILD" || exit 1
 
