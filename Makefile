@@ -204,11 +204,11 @@ bench-gpu: portable   ## goldens, kernels and speeds on this machine's NVIDIA ca
 
 test:   ## install what tests need, run every test
 	@tests/install.sh test
-	@$(SUBMAKE) all tests goldens
+	@$(SUBMAKE) all tests goldens $(BUILD)/flashchat-test
 	@tests/run.sh
 
 check:   ## fast tests, under a minute
-	@$(SUBMAKE) all tests goldens
+	@$(SUBMAKE) all tests goldens $(BUILD)/flashchat-test
 	@tests/run.sh --fast
 
 asan:   ## unit tests and bad input under AddressSanitizer and UndefinedBehaviorSanitizer
