@@ -28,12 +28,6 @@ static const batch_item *item_of(const batch *b, int row, int *t) {
     return item;
 }
 
-static int row_of(const batch *b, int item) {
-    int row = 0;
-    for (int i = 0; i < item; i++) row += b->items[i].count;
-    return row;
-}
-
 /* The angle is rounded to float32 as in the reference; its sine is rounded once. */
 static void angles(cpu_ops *o, int position, float *cos_, float *sin_) {
     for (int i = 0; i < o->c->rope.dims / 2; i++) {
@@ -115,7 +109,7 @@ static void attend(void *ctx, int task, int worker) {
     const batch_item *item = &j->b->items[i];
     int begin = piece * j->piece_rows, n = int_min(j->piece_rows, item->count - begin);
     if (n <= 0) return;
-    int row = row_of(j->b, i) + begin, d = c->head_dim, group = c->heads / c->kv_heads;
+    int row = batch_first_row(j->b, i) + begin, d = c->head_dim, group = c->heads / c->kv_heads;
     size_t at = ((size_t)h * (size_t)j->b->rows + (size_t)row) * (size_t)group * (size_t)d;
     int *visible = (int *)(void *)o->worker[worker];
     for (int q = 0; q < n * group; q++) visible[q] = item->start + begin + q / group + 1;

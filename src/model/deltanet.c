@@ -25,12 +25,6 @@ typedef struct delta_job {
     float *qkv, *z, *beta_raw, *a_raw; /* [N, .] in o->wide */
 } delta_job;
 
-static int first_row(const batch *b, int item) {
-    int row = 0;
-    for (int i = 0; i < item; i++) row += b->items[i].count;
-    return row;
-}
-
 static const cpu_state *state_of(const batch_item *item) {
     return (const cpu_state *)(const void *)item->state;
 }
@@ -39,7 +33,7 @@ static void convolve(void *ctx, int task, int worker) {
     (void)worker;
     const delta_job *j = ctx;
     int i = task / j->blocks, begin = task % j->blocks * CHANNELS_A_TASK;
-    float *qkv = j->qkv + (size_t)first_row(j->b, i) * (size_t)j->channels;
+    float *qkv = j->qkv + (size_t)batch_first_row(j->b, i) * (size_t)j->channels;
     cpu_conv v = {.y = qkv,
                   .x = qkv,
                   .w = j->w->conv,
@@ -59,7 +53,7 @@ static void run_head(const delta_job *j, int i, int head, float *scratch) {
     const batch_item *item = &j->b->items[i];
     int dk = c->linear_k_dim, dv = c->linear_v_dim, heads = c->linear_v_heads;
     int key = head / (heads / c->linear_k_heads);
-    size_t row = (size_t)first_row(j->b, i);
+    size_t row = (size_t)batch_first_row(j->b, i);
     float *state = cpu_state_delta(state_of(item), j->layer) + (size_t)head * (size_t)(dk * dv);
     for (int t = 0, n; t < item->count; t += n) {
         int to_border = CPU_DELTA_CHUNK - (item->start + t) % CPU_DELTA_CHUNK;
@@ -89,7 +83,7 @@ static void run_head(const delta_job *j, int i, int head, float *scratch) {
 static void gate_head(const delta_job *j, int i, int head) {
     cpu_ops *o = j->o;
     int dv = o->c->linear_v_dim;
-    size_t row = (size_t)first_row(j->b, i);
+    size_t row = (size_t)batch_first_row(j->b, i);
     for (int t = 0; t < j->b->items[i].count; t++) {
         size_t at = (row + (size_t)t) * (size_t)j->values + (size_t)(head * dv);
         float *y = o->heads + at;
@@ -106,7 +100,7 @@ static void key_head(void *ctx, int task, int worker) {
     int i = task / c->linear_k_heads, key = task % c->linear_k_heads, dk = c->linear_k_dim;
     int ratio = c->linear_v_heads / c->linear_k_heads;
     float scale = (float)(1.0 / sqrt((double)dk));
-    float *q = j->qkv + (size_t)first_row(j->b, i) * (size_t)j->channels + key * dk;
+    float *q = j->qkv + (size_t)batch_first_row(j->b, i) * (size_t)j->channels + key * dk;
     for (int t = 0; t < j->b->items[i].count; t++, q += j->channels) {
         o->o.kernels->l2norm(q, q, scale, dk, L2_EPS);
         o->o.kernels->l2norm(q + j->keys, q + j->keys, 1.0f, dk, L2_EPS);

@@ -37,6 +37,13 @@ typedef struct batch {
     int n_items, rows; /* rows: all counts together */
 } batch;
 
+/* The batch's row in which an item's rows begin. */
+static inline int batch_first_row(const batch *b, int item) {
+    int row = 0;
+    for (int i = 0; i < item; i++) row += b->items[i].count;
+    return row;
+}
+
 typedef struct ops_table {
     /* Sequences. All of a state's memory is taken when it is opened. */
     err (*state_open)(ops *o, ops_state **out);
