@@ -31,6 +31,10 @@ typedef struct model_args {
      0, 0},                                                                                       \
     {"--vram", "SIZE", "most of the GPU's memory to use (default: nearly all)", ARG_SIZE,         \
      MODEL_ARG(type, vram), 1, 0},                                                                \
+    {"--experts", "N", "experts a token (fewer than trained: faster, worse answers)", ARG_INT,    \
+     MODEL_ARG(type, experts), 1, 1024},                                                          \
+    {"--cpu", "NAME", "instructions: scalar, avx2, avx512, neon (default: the best here)",        \
+     ARG_TEXT, MODEL_ARG(type, cpu), 0, 0},                                                       \
     {"--exact", NULL, "full-precision arithmetic: slower, the reference", ARG_FLAG,               \
      MODEL_ARG(type, exact), 0, 0}
 /* clang-format on */

@@ -21,8 +21,6 @@ static const bench_args defaults = {.repeats = 10, .tokens = 64};
 
 static const arg_def defs[] = {
     MODEL_ARGS(bench_args),
-    {"--cpu", "NAME", "kernels: scalar, avx2, avx512, neon (default: the best here)", ARG_TEXT,
-     MODEL_ARG(bench_args, cpu), 0, 0},
     {"--k", "N", "experts per token (fewer than trained: lossy)", ARG_INT,
      MODEL_ARG(bench_args, experts), 1, 1024},
     {"--repeats", "N", "repeats of bench and moebench (default 10)", ARG_INT,

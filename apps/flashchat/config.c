@@ -226,12 +226,13 @@ static err take_config_flag(int *argc, char **argv, char **file) {
     return err_none();
 }
 
-static err take_flags(settings *c, int *argc, char **argv) {
+err settings_take_flags(settings *c, int *argc, char **argv,
+                        bool (*takes)(const void *ctx, config_id id), const void *ctx) {
     for (int i = 1; i < *argc && strcmp(argv[i], "--");) {
         const char *value;
         bool off;
         int id = flag_row(argv[i], &value, &off);
-        if (id < 0) {
+        if (id < 0 || (takes && !takes(ctx, (config_id)id))) {
             i++;
             continue;
         }
@@ -256,7 +257,7 @@ err settings_open_args(int *argc, char **argv, settings **out) {
     TRY(take_config_flag(argc, argv, &file));
     settings *c;
     TRY(settings_open(file, &c));
-    err e = take_flags(c, argc, argv);
+    err e = settings_take_flags(c, argc, argv, NULL, NULL);
     if (e.code) return settings_close(c), e;
     *out = c;
     return e;

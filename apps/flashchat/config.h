@@ -33,6 +33,9 @@ err settings_open(const char *file, settings **out) MUST_USE;
  * after "--" is touched). *argc is what is left. Forms: --key value, --key=value, and for on/off
  * settings --key and --no-key. */
 err settings_open_args(int *argc, char **argv, settings **out) MUST_USE;
+/* The flags alone, of the rows that `takes` accepts (NULL: all). */
+err settings_take_flags(settings *c, int *argc, char **argv,
+                        bool (*takes)(const void *ctx, config_id id), const void *ctx) MUST_USE;
 void settings_close(settings *c);
 
 /* The value in force; never NULL, always one that its row accepts. Owned by c until it changes. */

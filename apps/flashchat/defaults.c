@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "models.h"
 #include "product.h"
 
@@ -14,17 +15,34 @@ static const arg_def *find_arg(const command *c, const char *name) {
     return NULL;
 }
 
+#define SYSTEM_PROMPT_MAX (1 << 20) /* bytes of SYSTEM_PROMPT_FILE */
+
 /* What the option of a setting is called in commands. */
 static const char *option_of(config_id id) {
     if (id == CONFIG_MAX_TOKENS) return "--tokens";
     if (id == CONFIG_REASONING) return "--think";
+    if (id == CONFIG_SYSTEM_PROMPT_FILE) return "--system";
     return config_rows[id].flag;
+}
+
+/* Flags of settings that a command takes although its own table has another name for it: they
+ * become settings, and these become its options. */
+static bool is_foreign(const void *ctx, config_id id) {
+    const command *c = ctx;
+    const char *flag = config_rows[id].flag;
+    if (find_arg(c, flag)) return false;
+    if (find_arg(c, option_of(id))) return true;
+    return (id == CONFIG_HUGGINGFACE_CACHE_DIR && find_arg(c, "--model")) ||
+           (id == CONFIG_SAMPLING_PROFILE && find_arg(c, "--temperature"));
 }
 
 static bool add_word(default_words *d, const char *name, const char *value) {
     size_t n = strlen(name) + strlen(value) + 2;
     char *word = d->n_owned < DEFAULT_WORDS_MAX ? malloc(n) : NULL;
-    if (!word) return false;
+    if (!word) {
+        fprintf(stderr, "flashchat: no memory for the settings\n");
+        return false;
+    }
     size_t length = strlen(name);
     memcpy(word, name, length + 1);
     if (*value) {
@@ -36,11 +54,34 @@ static bool add_word(default_words *d, const char *name, const char *value) {
     return true;
 }
 
+/* The text of SYSTEM_PROMPT_FILE (or system.md beside the settings) as --system=TEXT. */
+static bool add_system_prompt(default_words *d, const command *c, const settings *s) {
+    char path[PATH_TEXT_MAX], *text = NULL;
+    size_t n;
+    bool set = settings_text(s, CONFIG_SYSTEM_PROMPT_FILE)[0] != '\0';
+    err e = set ? settings_path(s, CONFIG_SYSTEM_PROMPT_FILE, path)
+                : path_join(path, settings_dir(s), "system.md");
+    if (!set && (e.code || !file_exists(path))) return true;
+    if (!e.code) e = json_read_text(path, SYSTEM_PROMPT_MAX, &text, &n);
+    if (!e.code && memchr(text, '\0', n))
+        e = err_make(ERR_CORRUPT, "%s: it has bytes that no text has", path);
+    if (e.code) {
+        fprintf(stderr, "%s: SYSTEM_PROMPT_FILE: %s\n", c->program, e.text);
+        fprintf(stderr,
+                "Correct it with: flashchat config set SYSTEM_PROMPT_FILE FILE (or unset)\n");
+    }
+    while (!e.code && n && text[n - 1] == '\n') text[--n] = '\0';
+    bool good = !e.code && (!n || add_word(d, "--system", text));
+    free(text);
+    return good;
+}
+
 /* One setting as a word; settings that decide nothing become none. */
 static bool add_setting(default_words *d, const command *c, const settings *s, config_id id) {
     const arg_def *arg = find_arg(c, option_of(id));
     const char *text = settings_text(s, id);
     bool truth = false;
+    if (arg && id == CONFIG_SYSTEM_PROMPT_FILE) return add_system_prompt(d, c, s);
     if (!arg || id == CONFIG_MODEL || !*text || !strcmp(text, "auto")) return true;
     if (settings_origin_of(s, id) == ORIGIN_DEFAULT) return true; /* the command's own default */
     if (arg->kind == ARG_FLAG || arg->kind == ARG_SWITCH) {
@@ -50,7 +91,12 @@ static bool add_setting(default_words *d, const command *c, const settings *s, c
         if (truth) return add_word(d, arg->name, "");
         return arg->kind == ARG_FLAG || add_word(d, no, "");
     }
-    return add_word(d, arg->name, text);
+    char path[PATH_TEXT_MAX];
+    err e = err_none();
+    if (config_rows[id].kind == KIND_PATH)
+        e = settings_path(s, id, path); /* ~ is the home folder */
+    if (e.code) fprintf(stderr, "%s: %s: %s\n", c->program, config_rows[id].name, e.text);
+    return !e.code && add_word(d, arg->name, config_rows[id].kind == KIND_PATH ? path : text);
 }
 
 /* The model as a folder: the typed one when there is one (its word is replaced), else the
@@ -62,6 +108,13 @@ static err resolve(const settings *s, const model_list *l, const char *typed, ch
     dir[0] = '\0';
     if (!*entry && typed) return err_none(); /* a folder: the command says what is wrong with it */
     return model_resolve(s, l, name, dir, entry);
+}
+
+/* A server can be ended whatever became of its model. */
+static bool wants_model(const command *c, int argc, char **argv) {
+    for (int i = 0; i < argc && strcmp(c->name, "serve") == 0; i++)
+        if (!strcmp(argv[i], "--stop")) return false;
+    return find_arg(c, "--model") != NULL;
 }
 
 static int typed_model(const command *c, int argc, char **argv) {
@@ -77,12 +130,13 @@ static bool fill(default_words *d, const command *c, const product *p, char **ar
     const model_list *l = &p->models;
     char dir[PATH_TEXT_MAX];
     const model_entry *entry;
-    int at = find_arg(c, "--model") ? typed_model(c, argc, argv) : -1;
+    bool model = wants_model(c, argc, argv);
+    int at = model ? typed_model(c, argc, argv) : -1;
     bool apart = at >= 0 && !strcmp(argv[at], "--model");
     const char *typed = at < 0 ? NULL : apart ? (at + 1 < argc ? argv[at + 1] : NULL) : argv[at];
     if (typed && !apart && !strncmp(typed, "--model=", 8)) typed += 8;
     err e = err_none();
-    if (find_arg(c, "--model")) {
+    if (model) {
         e = resolve(s, l, typed, dir, &entry);
         if (!e.code) e = model_apply_profile(s, entry);
     }
@@ -91,7 +145,7 @@ static bool fill(default_words *d, const command *c, const product *p, char **ar
         return false;
     }
     bool good = true;
-    if (find_arg(c, "--model") && !typed) good = add_word(d, "--model", dir);
+    if (model && !typed) good = add_word(d, "--model", dir);
     for (int i = 0; good && i < CONFIG_COUNT; i++) good = add_setting(d, c, s, (config_id)i);
     for (int i = 0; good && i < argc; i++) {
         bool name = typed && dir[0] && i == at + apart;
@@ -105,7 +159,6 @@ static bool fill(default_words *d, const command *c, const product *p, char **ar
             d->argv[d->argc++] = argv[i];
         }
     }
-    if (!good) fprintf(stderr, "%s: no memory for the settings\n", c->program);
     return good;
 }
 
@@ -113,6 +166,12 @@ static bool make(const command *c, int argc, char **words, default_words *out, i
     product p;
     int n = argc + 1;
     if (!product_open_plain(&p, c->name, &n, words, rc)) return false;
+    err e = settings_take_flags(p.c, &n, words, is_foreign, c);
+    if (e.code) {
+        *rc = EXIT_USAGE;
+        product_fail(c->name, e);
+        return product_close(&p), false;
+    }
     out->argv = calloc((size_t)n + DEFAULT_WORDS_MAX + 1, sizeof *out->argv);
     bool good = out->argv && fill(out, c, &p, words + 1, n - 1);
     if (!good) *rc = EXIT_FAILED;
@@ -134,7 +193,7 @@ bool default_words_make(const command *c, int argc, char **argv, default_words *
     char **words = calloc((size_t)argc + 2, sizeof *words);
     if (!words) return false;
     words[0] = (char *)(uintptr_t)c->name;
-    memcpy(words + 1, argv, (size_t)argc * sizeof *argv);
+    if (argc) memcpy(words + 1, argv, (size_t)argc * sizeof *argv);
     bool good = make(c, argc, words, out, rc);
     free(words);
     if (!good) default_words_free(out);

@@ -10,6 +10,7 @@
 
 #include "hub/archive.h"
 #include "hub_access.h"
+#include "manage.h"
 #include "manage_use.h"
 #include "product.h"
 #include "screen.h"
@@ -146,7 +147,7 @@ static int restore(product *p, const char *name, unsigned parts) {
     return errand_close(&e, r);
 }
 
-static int delete_here(product *p, const char *name, unsigned parts) {
+int manage_delete(product *p, const char *name, unsigned parts) {
     errand e;
     char text[600], size[16];
     archive_list local = {0}, there = {0};
@@ -256,7 +257,7 @@ static int act(product *p, const char *id, int key) {
     case 'a': return offload(p, id, ARCHIVE_ALL, true);
     case 'f': return offload(p, id, ARCHIVE_ALL, false);
     case 'r': return restore(p, id, ARCHIVE_ALL);
-    case 'x': return delete_here(p, id, ARCHIVE_ALL);
+    case 'x': return manage_delete(p, id, ARCHIVE_ALL);
     default: return 0;
     }
 }
@@ -357,7 +358,7 @@ int command_manage(int argc, char **argv) {
         fprintf(stderr, "flashchat manage: it takes --list, --delete NAME or nothing\n");
         rc = 2;
     } else if (delete) {
-        rc = delete_here(&p, delete, parts);
+        rc = manage_delete(&p, delete, parts);
     } else {
         rc = list ? show_all(&p) : menu(&p);
     }

@@ -2,42 +2,12 @@
  *
  * What talks with a model runs as a program of its own, so that its memory is given back when it
  * ends. On a terminal one key is enough; in a pipe a line is; the end of the input leaves. */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
+#include "run_self.h"
 #include "screen.h"
 #include "status.h"
-
-/* Runs this program with other words and waits; Ctrl-C belongs to it meanwhile. */
-static void run_self(const char *word, const char *second) {
-    char program[PATH_TEXT_MAX];
-    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (n <= 0) {
-        puts("flashchat cannot find its own program file; start it by its path.");
-        return;
-    }
-    program[n] = '\0';
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        execl(program, "flashchat", word, second, (char *)NULL);
-        _exit(127);
-    }
-    if (child < 0) {
-        puts("The system cannot start another program now; try again in a moment.");
-        return;
-    }
-    struct sigaction keep = {.sa_handler = SIG_IGN}, before;
-    sigemptyset(&keep.sa_mask);
-    sigaction(SIGINT, &keep, &before);
-    int state;
-    while (waitpid(child, &state, 0) < 0) {
-    }
-    sigaction(SIGINT, &before, NULL);
-}
 
 static void meter(const status *s) {
     char bar[24], line[300], a[16], b[16];
@@ -51,18 +21,17 @@ static void meter(const status *s) {
 }
 
 static void show(const status *s) {
-    char line[400];
+    char line[800];
     printf("\n%sflashchat%s\n", style(STYLE_BOLD), STYLE_END);
     snprintf(line, sizeof line, "%s%s", s->model,
              s->model_ready ? "" : " (not on this machine yet: press m)");
     print_wrapped(stdout, "  model    ", line);
     if (s->m) meter(s);
-    snprintf(line, sizeof line, "%s%s", s->server_up ? "on, at " : "off",
-             s->server_up ? s->server : "");
+    status_server_text(s, line, sizeof line);
     print_wrapped(stdout, "  server   ", line);
     printf("\n  n  new chat\n  r  resume a chat\n  s  server %s\n  t  status\n  c  configure\n"
            "  m  models: get, manage\n  d  doctor\n  q  quit\n",
-           s->server_up ? "off" : "on");
+           s->server_kind == SERVER_NONE || s->outdated ? "on" : "off");
 }
 
 static void models_screen(void) {
@@ -84,7 +53,9 @@ static void act(int key, const status *s) {
     switch (key) {
     case 'n': run_self("chat", NULL); break;
     case 'r': run_self("chat", "--resume"); break;
-    case 's': run_self("serve", s->server_up ? "--stop" : NULL); break;
+    case 's':
+        run_self("serve", s->server_kind == SERVER_NONE || s->outdated ? "--background" : "--stop");
+        break;
     case 't': command_status(1, words); break;
     case 'c': command_config(1, words); break;
     case 'm': models_screen(); break;

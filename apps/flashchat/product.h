@@ -22,6 +22,7 @@ int command_doctor(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_completion(int argc, char **argv);
 int command_man(int argc, char **argv);
+int command_uninstall(int argc, char **argv);
 int command_version(int argc, char **argv);
 
 /* What each of them begins with: the settings with argv's flags taken out, complaints printed, the

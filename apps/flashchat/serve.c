@@ -1,19 +1,21 @@
-/* serve.c: flashchat serve: a model behind the OpenAI and Anthropic APIs, until Ctrl-C or SIGTERM;
- * and flashchat serve --stop, which ends it and makes sure that it has ended. */
+/* serve.c: flashchat serve: a model behind the OpenAI and Anthropic APIs, until Ctrl-C or SIGTERM.
+ * Starting it in the background and ending it are in server_life.c. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "../common/model.h"
 #include "command.h"
+#include "defaults.h"
+#include "serve_sampling.h"
 #include "serve_script.h"
 #include "server/port_engine.h"
 #include "server/server.h"
 #include "server_files.h"
+#include "server_life.h"
 
 #define PORT_DEFAULT  8000
 #define DRAIN_SECONDS 30
@@ -22,14 +24,16 @@
 
 typedef struct serve_args {
     model_args m;
-    const char *host, *api_key, *api_key_file, *cors, *tls_cert, *tls_key, *alias, *log_dir;
+    serve_sampling s;
+    const char *host, *api_key, *api_key_file, *cors, *tls_cert, *tls_key, *alias, *log_dir, *log;
     const char *script;
     int port, sessions, queue, connections, request_seconds;
     size_t body_max;
-    bool debug, http_log, stop, force, external;
+    bool debug, http_log, background, stop, force, external;
+    char signature[SIGNATURE_MAX]; /* no option: of all that is above */
 } serve_args;
 
-static const serve_args defaults = {.port = PORT_DEFAULT};
+static const serve_args defaults = {.port = PORT_DEFAULT, .s = SERVE_SAMPLING_UNSAID};
 
 #define ARG(field) offsetof(serve_args, field)
 static const arg_def defs[] = {
@@ -57,74 +61,25 @@ static const arg_def defs[] = {
     MODEL_ARGS(serve_args),
     {"--alias", "NAMES", "further names of the model, with commas between; * accepts any", ARG_TEXT,
      ARG(alias), 0, 0},
+    {NULL, NULL, "What a request gets that does not say", ARG_HEADING, 0, 0, 0},
+    SERVE_SAMPLING_ARGS(serve_args),
     {NULL, NULL, "Logs", ARG_HEADING, 0, 0, 0},
     {"--log-dir", "DIR", "where logs go (default: logs/ in the settings folder)", ARG_TEXT,
      ARG(log_dir), 0, 0},
+    {"--log", "FILE", "the log itself (default: server.log in that folder)", ARG_TEXT, ARG(log), 0,
+     0},
     {"--http-log", NULL, "a line for each request (or SERVER_HTTP_LOG=1)", ARG_FLAG, ARG(http_log),
      0, 0},
     {"--debug", NULL, "keep requests, prompts and answers (or SERVER_DEBUG=1)", ARG_FLAG,
      ARG(debug), 0, 0},
-    {NULL, NULL, "Ending it", ARG_HEADING, 0, 0, 0},
+    {NULL, NULL, "Starting and ending it", ARG_HEADING, 0, 0, 0},
+    {"--background", NULL, "start it and come back once it answers; a fitting one is reused",
+     ARG_FLAG, ARG(background), 0, 0},
     {"--stop", NULL, "end the running server: it finishes what it does", ARG_FLAG, ARG(stop), 0, 0},
     {"--force", NULL, "with --stop: at once", ARG_FLAG, ARG(force), 0, 0},
     {"--external", NULL, "with --stop: whichever flashchat listens on --port", ARG_FLAG,
      ARG(external), 0, 0},
     SCRIPT_ARGS(serve_args)};
-
-/* ---- stopping ----------------------------------------------------------- */
-
-/* Waits for the process to end: 1 it has, 0 not yet, after so many seconds. */
-static bool wait_gone(const server_trace *t, int seconds) {
-    for (int i = 0; i < seconds * 20; i++) {
-        if (!trace_alive(t)) return true;
-        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
-    }
-    return !trace_alive(t);
-}
-
-static int end_process(const char *program, const server_trace *t, bool force) {
-    if (kill(t->pid, SIGTERM) != 0 && errno != ESRCH) {
-        fprintf(stderr, "%s: process %d: %s\n", program, (int)t->pid, strerror(errno));
-        return EXIT_FAILED;
-    }
-    bool gone = wait_gone(t, force ? 2 : DRAIN_SECONDS + 10);
-    if (!gone && force) {
-        kill(t->pid, SIGKILL);
-        gone = wait_gone(t, 10);
-    }
-    if (!gone) {
-        fprintf(stderr,
-                "%s: the server (process %d) has not ended yet; --stop --force ends it now\n",
-                program, (int)t->pid);
-        return EXIT_FAILED;
-    }
-    printf("The server on port %d (process %d) has ended.\n", t->port, (int)t->pid);
-    return 0;
-}
-
-static int stop_external(const char *program, const serve_args *a) {
-    server_trace t = {.pid = server_on_port(a->port), .port = a->port};
-    if (!t.pid) {
-        fprintf(stderr, "%s: no flashchat server of yours listens on port %d\n", program, a->port);
-        return EXIT_FAILED;
-    }
-    t.started = process_started(t.pid);
-    return end_process(program, &t, a->force);
-}
-
-static int stop(const char *program, const serve_args *a) {
-    server_trace t;
-    bool known = server_trace_read(&t);
-    if (known && trace_alive(&t)) {
-        int code = end_process(program, &t, a->force);
-        if (code == 0) server_trace_remove();
-        return code;
-    }
-    if (known) server_trace_remove(); /* it ended without saying so */
-    if (a->external) return stop_external(program, a);
-    printf("No server is running.\n");
-    return 0;
-}
 
 /* ---- options ------------------------------------------------------------ */
 
@@ -256,15 +211,29 @@ static void wait_for_signal(const sigset_t *set, server *s) {
     server_drain(s, DRAIN_SECONDS * 1000);
 }
 
-static void leave_trace(const serve_args *a, const port *p, const server *s, slog *log) {
-    server_trace t = {.pid = getpid(), .port = server_port(s)};
+/* server.pid, once our own health was seen; one server at a time can be known there. */
+static bool leave_trace(const serve_args *a, const port *p, const server *s, slog *log) {
+    server_trace t = {.pid = getpid(),
+                      .port = server_port(s),
+                      .tls = a->tls_cert != NULL,
+                      .background = a->background},
+                 other;
     t.started = process_started(t.pid);
     snprintf(t.host, sizeof t.host, "%s", a->host ? a->host : "127.0.0.1");
     snprintf(t.model, sizeof t.model, "%s", p->id);
-    bool healthy = server_healthy(t.host, t.port, a->tls_cert != NULL, 5000);
-    if (healthy && server_trace_write(&t)) return;
-    slog_line(log, healthy ? "server.pid could not be written: --stop needs --external"
-                           : "the server does not answer its own health check");
+    snprintf(t.signature, sizeof t.signature, "%s", a->signature);
+    if (!server_healthy(t.host, t.port, t.tls, 30000)) {
+        slog_line(log, "the server does not answer its own health check");
+        return false;
+    }
+    if (server_trace_read(&other) && trace_alive(&other)) {
+        slog_line(log, "process %d is in server.pid already: --stop needs --external for this one",
+                  (int)other.pid);
+        return !a->background;
+    }
+    if (server_trace_write(&t)) return true;
+    slog_line(log, "server.pid could not be written: --stop needs --external");
+    return !a->background;
 }
 
 static int serve(const char *program, const serve_args *a, const texts *t, port_engine *p,
@@ -294,19 +263,24 @@ static int serve(const char *program, const serve_args *a, const texts *t, port_
         fprintf(stderr, "%s: %s\n", program, e.text);
         return EXIT_FAILED;
     }
-    leave_trace(a, o.port, s, log);
-    say_ready(a, p, s);
-    wait_for_signal(&set, s);
+    bool known = leave_trace(a, o.port, s, log);
+    if (known || !a->background) {
+        say_ready(a, p, s);
+        wait_for_signal(&set, s);
+    } else {
+        fprintf(stderr, "%s: the server does not answer its own health check\n", program);
+    }
     server_trace mine;
     if (server_trace_read(&mine) && mine.pid == getpid()) server_trace_remove();
     server_close(s);
     script_close(&o);
-    return 0;
+    return known || !a->background ? 0 : EXIT_FAILED;
 }
 
 static slog *open_log(const char *program, const serve_args *a, const char *key) {
     char dir[STATE_PATH_MAX];
     slog_options o = {.dir = a->log_dir,
+                      .file = a->log,
                       .secret = key,
                       .http = a->http_log || env_on("SERVER_HTTP_LOG"),
                       .debug = a->debug || env_on("SERVER_DEBUG")};
@@ -332,6 +306,7 @@ static int run_server(const char *program, const serve_args *a, const texts *t) 
         if (e.code) {
             fprintf(stderr, "%s: %s\n", program, e.text);
         } else {
+            serve_sampling_apply(p, &a->s);
             code = serve(program, a, t, p, log);
         }
         port_engine_close(p);
@@ -341,17 +316,76 @@ static int run_server(const char *program, const serve_args *a, const texts *t) 
     return code;
 }
 
+typedef struct deed { /* what the background process does */
+    const char *program;
+    serve_args *a;
+    const texts *t;
+} deed;
+
+static int do_serve(void *ctx, int listen_port) {
+    const deed *d = ctx;
+    d->a->port = listen_port;
+    return run_server(d->program, d->a, d->t);
+}
+
+static void log_place(const serve_args *a, char out[STATE_PATH_MAX]) {
+    char dir[STATE_PATH_MAX];
+    snprintf(out, STATE_PATH_MAX, "%s", a->log ? a->log : "");
+    if (a->log) return;
+    if (!a->log_dir && !state_path("logs", dir)) return;
+    snprintf(out, STATE_PATH_MAX, "%.4000s/server.log", a->log_dir ? a->log_dir : dir);
+}
+
+static int run_checked(const command *c, serve_args *a, const life_order *o, const texts *t) {
+    if (a->background) return life_background(o);
+    int listen_port = life_port(o);
+    if (listen_port < 0) return EXIT_FAILED;
+    a->port = listen_port;
+    return run_server(c->program, a, t);
+}
+
 static int run(const command *c, const void *args, const arg_list *rest) {
-    const serve_args *a = args;
-    if (rest->n) return args_wrong(c->program, "\"%s\" is not understood", rest->item[0]);
-    if (a->stop) return stop(c->program, a);
-    if (a->force || a->external)
-        return args_wrong(c->program, "--force and --external belong to --stop");
+    serve_args a = *(const serve_args *)args;
+    char dir[MODEL_PATH_MAX], log[STATE_PATH_MAX];
     texts t = {0};
-    int code = read_texts(c->program, a, &t);
-    if (!code) code = run_server(c->program, a, &t);
+    deed d = {c->program, &a, &t};
+    life_order o = {.program = c->program,
+                    .host = a.host,
+                    .port = a.port,
+                    .signature = a.signature,
+                    .log_path = log,
+                    .tls = a.tls_cert != NULL,
+                    .force = a.force,
+                    .external = a.external,
+                    .serve = do_serve,
+                    .ctx = &d};
+    if (rest->n) return args_wrong(c->program, "\"%s\" is not understood", rest->item[0]);
+    if (a.stop) return life_stop(&o);
+    if (a.force || a.external)
+        return args_wrong(c->program, "--force and --external belong to --stop");
+    if (!model_find(c->program, a.m.model, dir)) return EXIT_FAILED;
+    life_signature(c, &a, dir, a.signature);
+    log_place(&a, log);
+    int code = read_texts(c->program, &a, &t);
+    if (!code) code = run_checked(c, &a, &o, &t);
     texts_free(&t);
     return code;
+}
+
+bool serve_signature(char out[SIGNATURE_MAX]) {
+    default_words words;
+    serve_args a = defaults;
+    char dir[MODEL_PATH_MAX];
+    int rc;
+    arg_list rest;
+    arg_table table = {command_serve.program, defs, sizeof defs / sizeof *defs};
+    out[0] = '\0';
+    if (!default_words_make(&command_serve, 0, NULL, &words, &rc)) return false;
+    bool good = args_parse(&table, words.argc, words.argv, &a, &rest) == ARGS_OK &&
+                model_find(command_serve.program, a.m.model, dir);
+    if (good) life_signature(&command_serve, &a, dir, out);
+    default_words_free(&words);
+    return good;
 }
 
 const command command_serve = {
@@ -361,7 +395,8 @@ const command command_serve = {
     .summary = "serve the model to programs (OpenAI and Anthropic APIs)",
     .details = "Programs that speak OpenAI's chat completions or responses, or Anthropic's "
                "messages, can use\nthe model at the address that is printed. It listens on this "
-               "machine only unless --host says\notherwise.\n",
+               "machine only unless --host says\notherwise. With --background it goes on alone "
+               "and this command comes back.\n",
     COMMAND_ARGS(defs),
     .args_bytes = sizeof(serve_args),
     .defaults = &defaults,

@@ -45,8 +45,9 @@ bool server_trace_write(const server_trace *t) {
     if (!state_path("server.pid", path)) return false;
     snprintf(fresh, sizeof fresh, "%s.%d", path, (int)t->pid);
     json_t *o =
-        json_pack("{s:i, s:I, s:s, s:i, s:s}", "pid", (int)t->pid, "started",
-                  (json_int_t)t->started, "host", t->host, "port", t->port, "model", t->model);
+        json_pack("{s:i, s:I, s:s, s:i, s:s, s:s, s:b, s:b}", "pid", (int)t->pid, "started",
+                  (json_int_t)t->started, "host", t->host, "port", t->port, "model", t->model,
+                  "signature", t->signature, "tls", t->tls, "background", t->background);
     int fd = o ? open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
     bool ok = fd >= 0 && json_dumpfd(o, fd, JSON_COMPACT) == 0 && write(fd, "\n", 1) == 1;
     if (fd >= 0) ok = close(fd) == 0 && ok;
@@ -58,19 +59,22 @@ bool server_trace_write(const server_trace *t) {
 
 bool server_trace_read(server_trace *t) {
     char path[STATE_PATH_MAX];
-    const char *host, *model;
-    int pid, port;
+    const char *host, *model, *signature = "";
+    int pid, port, tls = 0, background = 0;
     json_int_t started;
     memset(t, 0, sizeof *t);
     json_t *o = state_path("server.pid", path) ? json_load_file(path, 0, NULL) : NULL;
-    bool ok = json_unpack(o, "{s:i, s:I, s:s, s:i, s:s}", "pid", &pid, "started", &started, "host",
-                          &host, "port", &port, "model", &model) == 0;
+    bool ok = json_unpack(o, "{s:i, s:I, s:s, s:i, s:s, s?s, s?b, s?b}", "pid", &pid, "started",
+                          &started, "host", &host, "port", &port, "model", &model, "signature",
+                          &signature, "tls", &tls, "background", &background) == 0;
     if (ok && pid > 1) {
         t->pid = pid;
         t->started = (unsigned long long)started;
         t->port = port;
         snprintf(t->host, sizeof t->host, "%s", host);
         snprintf(t->model, sizeof t->model, "%s", model);
+        snprintf(t->signature, sizeof t->signature, "%s", signature);
+        t->tls = tls, t->background = background;
     }
     json_decref(o);
     return ok && pid > 1;
@@ -159,6 +163,12 @@ bool server_healthy(const char *host, int port, bool tls, int timeout_ms) {
     return strncmp(text, "HTTP/1.1 200", 12) == 0 && strstr(text, "\"status\":\"ok\"");
 }
 
+bool port_answers(const char *host, int port, int timeout_ms) {
+    int s = connect_to(host, port, timeout_ms);
+    if (s >= 0) close(s);
+    return s >= 0;
+}
+
 /* ---- who listens -------------------------------------------------------- */
 
 /* The inode of the listening socket of a port, from one of the kernel's tables; 0: none. */
@@ -205,6 +215,9 @@ static bool holds_socket(pid_t pid, unsigned long inode) {
 
 static bool is_flashchat(pid_t pid) {
     char path[64], target[STATE_PATH_MAX];
+    struct stat owner;
+    snprintf(path, sizeof path, "/proc/%d", (int)pid);
+    if (stat(path, &owner) != 0 || owner.st_uid != getuid()) return false;
     snprintf(path, sizeof path, "/proc/%d/exe", (int)pid);
     ssize_t n = readlink(path, target, sizeof target - 1);
     if (n <= 0) return false;

@@ -1,7 +1,8 @@
 /* server_files.h: where a running server leaves its traces, and finding and ending it again.
  *
- *     ~/.config/flashchat/server.pid     pid, start time, host, port, model: written after the
- *                                        server's health was seen, removed when it has ended
+ *     ~/.config/flashchat/server.pid     pid, start time, host, port, model, signature: written
+ *                                        after the server's health was seen, removed when it has
+ *                                        ended
  *     ~/.config/flashchat/logs/          server.log, http.log, debug/
  *
  * (Below $XDG_CONFIG_HOME where that is set.) A pid is only trusted together with the time at which
@@ -15,11 +16,15 @@
 
 #define STATE_PATH_MAX 4096
 
+#define SIGNATURE_MAX 17
+
 typedef struct server_trace {
     pid_t pid;
     unsigned long long started; /* of the process, in the system's ticks */
     char host[256], model[256];
+    char signature[SIGNATURE_MAX]; /* of what it was started with (server_life.h); may be "" */
     int port;
+    bool tls, background; /* background: no person's terminal holds it */
 } server_trace;
 
 /* ~/.config/flashchat/NAME; makes the folder (0700). False without a home. */
@@ -36,8 +41,11 @@ unsigned long long process_started(pid_t pid); /* 0: no such process */
 /* GET /health of host:port says that a flashchat server is well; waits at most timeout_ms. tls:
  * only that the port answers. */
 bool server_healthy(const char *host, int port, bool tls, int timeout_ms);
+/* Something listens there. */
+bool port_answers(const char *host, int port, int timeout_ms);
 
-/* The process that listens on this port of this machine and is a flashchat; 0: none. */
+/* The process that listens on this port of this machine, is a flashchat and belongs to this user;
+ * 0: none. */
 pid_t server_on_port(int port);
 
 #endif

@@ -1,44 +1,36 @@
 /* status.c: see status.h. */
 #include "status.h"
 
-#include <curl/curl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "screen.h"
+#include "server_life.h"
 
-static size_t ignore(char *bytes, size_t size, size_t n, void *ctx) {
-    (void)bytes, (void)ctx;
-    return size * n;
-}
-
-/* GET /health, for half a second at most. */
-static bool healthy(const char *address) {
-    char url[400];
-    long code = 0;
-    CURL *c = curl_easy_init();
-    if (!c) return false;
-    snprintf(url, sizeof url, "%s/health", address);
-    curl_easy_setopt(c, CURLOPT_URL, url);
-    curl_easy_setopt(c, CURLOPT_NOPROXY, "*");
-    curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, 500L);
-    curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, ignore);
-    bool good = curl_easy_perform(c) == CURLE_OK &&
-                curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &code) == CURLE_OK && code == 200;
-    curl_easy_cleanup(c);
-    return good;
+/* The server of server.pid while its process lives, else whoever answers at the settings' port. */
+static void find_server(product *p, status *out) {
+    server_trace t;
+    char now[SIGNATURE_MAX];
+    const char *host = settings_text(p->c, CONFIG_SERVER_HOST);
+    int port = (int)settings_int(p->c, CONFIG_SERVER_PORT);
+    bool known = server_trace_read(&t) && trace_alive(&t);
+    if (known) host = t.host, port = t.port;
+    if (!strcmp(host, "0.0.0.0") || !strcmp(host, "::")) host = "127.0.0.1";
+    snprintf(out->server, sizeof out->server,
+             strchr(host, ':') ? "%s://[%.200s]:%d" : "%s://%.200s:%d",
+             known && t.tls ? "https" : "http", host, port);
+    out->server_up = server_healthy(host, port, known && t.tls, 2000);
+    out->server_kind = known ? SERVER_OURS : out->server_up ? SERVER_EXTERNAL : SERVER_NONE;
+    if (!known) return;
+    out->pid = (int)t.pid;
+    snprintf(out->serves, sizeof out->serves, "%s", t.model);
+    out->outdated =
+        t.background && out->model_ready && (!serve_signature(now) || strcmp(now, t.signature));
 }
 
 void status_get(product *p, status *out) {
     memset(out, 0, sizeof *out);
-    const char *host = settings_text(p->c, CONFIG_SERVER_HOST);
-    if (!strcmp(host, "0.0.0.0") || !strcmp(host, "::")) host = "127.0.0.1";
-    snprintf(out->server, sizeof out->server,
-             strchr(host, ':') ? "http://[%.200s]:%d" : "http://%.200s:%d", host,
-             (int)settings_int(p->c, CONFIG_SERVER_PORT));
-    out->server_up = healthy(out->server);
     const char *name = settings_text(p->c, CONFIG_MODEL);
     out->model_ready = !model_resolve(p->c, &p->models, name, out->dir, &out->m).code;
     snprintf(out->model, sizeof out->model, "%.199s", out->m ? out->m->name : name);
@@ -49,12 +41,38 @@ void status_get(product *p, status *out) {
         model_need_get(out->m, out->context, &out->need);
     }
     if (machine_get(p->c, &out->here).code) out->here = (machine){0};
+    find_server(p, out);
 }
 
 static void field(const char *name, const char *text) {
     char first[24];
     snprintf(first, sizeof first, "%-9s ", name);
     print_wrapped(stdout, first, text);
+}
+
+void status_server_text(const status *s, char *out, size_t size) {
+    switch (s->server_kind) {
+    case SERVER_NONE: snprintf(out, size, "not running"); break;
+    case SERVER_EXTERNAL:
+        snprintf(out, size, "running at %s, started by somebody else", s->server);
+        break;
+    case SERVER_OURS:
+        snprintf(out, size, "%s at %s (process %d), %s%s",
+                 s->server_up ? "running" : "started, but does not answer,", s->server, s->pid,
+                 s->serves,
+                 s->outdated ? "; its settings are not those of now: it restarts before its next "
+                               "use"
+                             : "");
+        break;
+    }
+}
+
+static const char *next_step(const status *s) {
+    if (s->server_kind == SERVER_NONE) return "flashchat chat, or flashchat serve --background";
+    if (s->server_kind == SERVER_EXTERNAL)
+        return "flashchat chat; to end that server: flashchat serve --stop --external";
+    return s->outdated ? "flashchat serve --background (restarts it), or flashchat serve --stop"
+                       : "flashchat chat, or flashchat serve --stop";
 }
 
 static void show(const status *s) {
@@ -76,7 +94,7 @@ static void show(const status *s) {
     snprintf(line, sizeof line, "%s for flashchat; %s free on the drive of the models",
              human_memory(a, s->here.memory), human_bytes(b, s->here.disk_free));
     field("machine", line);
-    snprintf(line, sizeof line, "%s %s", s->server_up ? "running at" : "not running at", s->server);
+    status_server_text(s, line, sizeof line);
     field("server", line);
     putchar('\n');
     if (!s->model_ready)
@@ -84,9 +102,7 @@ static void show(const status *s) {
                       s->m ? "flashchat download NAME (the names: flashchat models)"
                            : "flashchat config set MODEL NAME (the names: flashchat models)");
     else
-        print_wrapped(stdout, "Next: ",
-                      s->server_up ? "flashchat chat, or flashchat serve --stop"
-                                   : "flashchat chat, or flashchat serve");
+        print_wrapped(stdout, "Next: ", next_step(s));
 }
 
 int command_status(int argc, char **argv) {
@@ -97,12 +113,13 @@ int command_status(int argc, char **argv) {
     if (!product_open(&p, "status", &argc, argv, &rc)) return rc;
     status_get(&p, &s);
     if (json) {
-        json_t *o =
-            json_pack("{s:s, s:s, s:b, s:s, s:i, s:b, s:s, s:I, s:I}", "model",
-                      settings_text(p.c, CONFIG_MODEL), "model_name", s.model, "model_ready",
-                      s.model_ready, "model_dir", s.dir, "context_window", s.context,
-                      "server_running", s.server_up, "server", s.server, "memory_bytes",
-                      (json_int_t)s.here.memory, "disk_free_bytes", (json_int_t)s.here.disk_free);
+        json_t *o = json_pack(
+            "{s:s, s:s, s:b, s:s, s:i, s:b, s:s, s:b, s:i, s:b, s:I, s:I}", "model",
+            settings_text(p.c, CONFIG_MODEL), "model_name", s.model, "model_ready", s.model_ready,
+            "model_dir", s.dir, "context_window", s.context, "server_running", s.server_up,
+            "server", s.server, "server_ours", s.server_kind == SERVER_OURS, "server_process",
+            s.pid, "server_outdated", s.outdated, "memory_bytes", (json_int_t)s.here.memory,
+            "disk_free_bytes", (json_int_t)s.here.disk_free);
         json_dumpf(o, stdout, JSON_INDENT(2));
         putchar('\n');
         json_decref(o);

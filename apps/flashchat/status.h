@@ -4,10 +4,19 @@
 
 #include "product.h"
 
+typedef enum server_kind {
+    SERVER_NONE,
+    SERVER_OURS,    /* of server.pid, and its process lives */
+    SERVER_EXTERNAL /* answers at the settings' port; nobody knows who started it */
+} server_kind;
+
 typedef struct status {
-    bool server_up;       /* /health answered */
-    char server[300];     /* its address */
-    const model_entry *m; /* the chosen model, NULL for a folder of one's own */
+    server_kind server_kind;
+    bool server_up;                /* /health answered */
+    bool outdated;                 /* ours, and started with other settings than those of now */
+    int pid;                       /* of ours */
+    char server[300], serves[256]; /* its address; the model that ours serves */
+    const model_entry *m;          /* the chosen model, NULL for a folder of one's own */
     char model[200], dir[PATH_TEXT_MAX];
     bool model_ready;
     model_need need;
@@ -16,6 +25,8 @@ typedef struct status {
 } status;
 
 void status_get(product *p, status *out);
+/* "running at http://127.0.0.1:8000 (process 12), org/name" */
+void status_server_text(const status *s, char *out, size_t size);
 
 /* The menu of `flashchat` without words; the exit code. */
 int menu_run(void);

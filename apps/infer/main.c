@@ -69,8 +69,6 @@ static const arg_def defs[] = {
     MODEL_ARGS(infer_args),
     {"--k", "N", "experts per token (fewer than trained: lossy)", ARG_INT,
      MODEL_ARG(infer_args, experts), 1, 1024},
-    {"--cpu", "NAME", "kernels: scalar, avx2, avx512, neon (default: the best here)", ARG_TEXT,
-     MODEL_ARG(infer_args, cpu), 0, 0},
     {"--io-threads", "N", "reading threads", ARG_INT, MODEL_ARG(infer_args, io_threads), 1, 64},
 };
 

@@ -227,6 +227,8 @@ void port_engine_close(port_engine *p) {
     free(p);
 }
 
+void port_engine_sampling(port_engine *p, const fm_sampling *s) { p->port.sampling = *s; }
+
 const port *port_engine_port(const port_engine *p) { return &p->port; }
 
 const char *port_engine_trouble(const port_engine *p) { return p->render ? NULL : p->trouble.text; }

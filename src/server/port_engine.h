@@ -14,6 +14,8 @@ err port_engine_open(fm_engine *engine, const char *id, int sessions, port_engin
 void port_engine_close(port_engine *p);
 /* Valid until close. */
 const port *port_engine_port(const port_engine *p);
+/* What a request gets that says nothing about sampling. Before the server is opened. */
+void port_engine_sampling(port_engine *p, const fm_sampling *s);
 /* Why conversations are refused, when there is a template that cannot be used; NULL otherwise. */
 const char *port_engine_trouble(const port_engine *p);
 

@@ -16,7 +16,7 @@
 #define LINE_MAX_  2048
 
 struct slog {
-    char *dir, *secret;
+    char *dir, *file, *secret; /* file: instead of server.log, or NULL */
     bool http, debug;
     size_t file_max;
     pthread_mutex_t lock;
@@ -26,9 +26,18 @@ struct slog {
 
 static const char *const names[] = {"server.log", "http.log"};
 
+#define PATH_MAX_ 4096
+
+static void file_path(const slog *l, int which, char out[PATH_MAX_]) {
+    if (which == 0 && l->file)
+        snprintf(out, PATH_MAX_, "%s", l->file);
+    else
+        snprintf(out, PATH_MAX_, "%s/%s", l->dir, names[which]);
+}
+
 static int open_file(slog *l, int which, int flags) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", l->dir, names[which]);
+    char path[PATH_MAX_];
+    file_path(l, which, path);
     return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
 }
 
@@ -44,6 +53,7 @@ err slog_open(const slog_options *o, slog **out) {
     pthread_mutex_init(&l->lock, NULL);
     l->secret = o->secret && *o->secret ? strdup(o->secret) : NULL;
     l->dir = o->dir ? strdup(o->dir) : NULL;
+    l->file = o->file && *o->file ? strdup(o->file) : NULL;
     if (l->dir && mkdir(l->dir, 0700) != 0 && errno != EEXIST) {
         err e = err_system(errno, "%s", l->dir);
         l->fd[0] = -1;
@@ -54,7 +64,10 @@ err slog_open(const slog_options *o, slog **out) {
         struct stat st;
         l->fd[i] = open_file(l, i, 0);
         if (l->fd[i] < 0) {
-            err e = err_system(errno, "%s/%s", l->dir, names[i]);
+            int number = errno;
+            char path[PATH_MAX_];
+            file_path(l, i, path);
+            err e = err_system(number, "the log %s", path);
             slog_close(l);
             return e;
         }
@@ -70,6 +83,7 @@ void slog_close(slog *l) {
         if (l->fd[i] > STDERR_FILENO) close(l->fd[i]);
     pthread_mutex_destroy(&l->lock);
     free(l->dir);
+    free(l->file);
     free(l->secret);
     free(l);
 }
@@ -85,9 +99,9 @@ static void redact(const slog *l, char *text, size_t n) {
 }
 
 static void rotate(slog *l, int which) {
-    char from[4096], to[4096];
-    snprintf(from, sizeof from, "%s/%s", l->dir, names[which]);
-    snprintf(to, sizeof to, "%s/%s.1", l->dir, names[which]);
+    char from[PATH_MAX_], to[PATH_MAX_ + 2];
+    file_path(l, which, from);
+    snprintf(to, sizeof to, "%s.1", from);
     if (rename(from, to) != 0) return;
     int fd = open_file(l, which, 0);
     if (fd < 0) return;

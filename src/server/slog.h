@@ -19,6 +19,7 @@ typedef struct slog slog;
 
 typedef struct slog_options {
     const char *dir;    /* made if missing (0700); NULL: server.log goes to standard error */
+    const char *file;   /* instead of server.log in dir; NULL: that */
     const char *secret; /* the API key; NULL: none */
     bool http, debug;
     size_t file_max; /* a file is renamed to NAME.1 beyond; 0: 8 MiB */

@@ -122,7 +122,7 @@ check "it is gone" test ! -e "$cache/blobs"
 check "the archive is not touched" test -e "$copy"
 
 out=$(fc status)
-says "status" 'not running at http://127.0.0.1:8000'
+says "status" 'server +not running'
 check "status fits the screen" narrow
 check "status as JSON" python3 -c 'import json,sys; assert json.load(sys.stdin)["model_ready"]' <<<"$(fc status --json)"
 out=$(fc doctor --no-measure)

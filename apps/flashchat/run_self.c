@@ -1,0 +1,37 @@
+/* run_self.c: see run_self.h. */
+#include "run_self.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "files.h"
+
+int run_self(const char *word, const char *second) {
+    char program[PATH_TEXT_MAX];
+    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (n <= 0) {
+        puts("flashchat cannot find its own program file; start it by its path.");
+        return -1;
+    }
+    program[n] = '\0';
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        execl(program, "flashchat", word, second, (char *)NULL);
+        _exit(127);
+    }
+    if (child < 0) {
+        puts("The system cannot start another program now; try again in a moment.");
+        return -1;
+    }
+    struct sigaction keep = {.sa_handler = SIG_IGN}, before;
+    sigemptyset(&keep.sa_mask);
+    sigaction(SIGINT, &keep, &before);
+    int state;
+    while (waitpid(child, &state, 0) < 0) {
+    }
+    sigaction(SIGINT, &before, NULL);
+    return WIFEXITED(state) ? WEXITSTATUS(state) : -1;
+}
