@@ -98,6 +98,7 @@ typedef struct fm_options {
     const char
         *mirror_dir; /* the checkpoint's files again, on a second drive: reads are split; NULL */
     const char *io_state; /* file that remembers how this drive is read best; NULL: a default */
+    bool keep_prompts;    /* set memory aside for fm_prompt_cache_open: at most a sixteenth */
     bool no_look_ahead; /* do not read ahead what the next layer may want; never changes results */
     /* "auto" or NULL: a CUDA card when this machine and this build have one, unless `exact` or
      * `cpu` ask for the processor; "off"; "cuda", "cuda:1"; "host": the GPU's kernels run by the
@@ -250,6 +251,30 @@ FM_API void fm_session_clear(fm_session *s);
 FM_API size_t fm_session_save(const fm_session *s, void *out, size_t capacity);
 FM_API fm_error fm_session_restore(fm_session *s, const void *blob, size_t length);
 
+/* ---- prompts on disk ---------------------------------------------------- */
+
+/* Saved sessions in a folder: beginnings that many prompts share (a system prompt, tools) are
+ * computed once, also over restarts. While it is open, fm_session_sync and fm_session_match look
+ * there too, and every place that is remembered (marks, the end of a prompt) is offered to it. */
+typedef struct fm_prompt_cache_options { /* zero-initialise */
+    const char *dir;                     /* NULL: MODEL_DIR/flashchat/prompt_cache */
+    const char *fallback_dir;            /* used when that cannot be written; NULL: none */
+    uint64_t bytes;                      /* of all files; 0: 4 GiB */
+    int entries;                         /* 0: 16; the one unused for longest goes */
+    int min_tokens;                      /* shorter beginnings are not kept; 0: 256 */
+    int step; /* one that continues a kept one must be so much longer; 0: 2048 */
+    /* What was ignored, removed or not written, and why. Any thread. May be NULL. */
+    void (*log)(void *ctx, const char *line);
+    void *log_ctx;
+} fm_prompt_cache_options;
+
+/* Open until the engine closes, which finishes writing. Needs options.keep_prompts (FM_ERR_BUDGET).
+ * FM_ERR_IO: the folder cannot be written. A damaged or foreign file in it is never used. Files are
+ * readable by their owner only: they hold what was said. */
+FM_API fm_error fm_prompt_cache_open(fm_engine *e, const fm_prompt_cache_options *o);
+/* Waits until everything that was offered is written. */
+FM_API void fm_prompt_cache_flush(fm_engine *e);
+
 /* ---- conversations ------------------------------------------------------ */
 
 /* A model's own chat template: conversations to prompts. Needs no weights. Any thread may use it.
@@ -379,6 +404,7 @@ typedef struct fm_stats { /* since open or fm_stats_reset */
     uint64_t expert_requests, expert_hits, expert_misses, expert_evictions, expert_read_bytes;
     double seconds_read_wait;
     uint64_t prefetch_issued, prefetch_used;
+    uint64_t prompts_found, prompts_saved, prompts_refused, prompts_bytes; /* on disk */
     /* On a GPU, requests and hits count the steps in which the processor saw the router's choice:
      * none once all experts are on the card. */
     uint64_t gpu_uploads, gpu_upload_bytes; /* experts copied to the card */

@@ -29,11 +29,15 @@ typedef struct serve_args {
     const char *script;
     int port, sessions, queue, connections, request_seconds;
     size_t body_max;
+    const char *prompt_dir;
+    int prompt_entries, prompt_cache; /* prompt_cache: a switch */
+    size_t prompt_bytes;
     bool debug, http_log, background, stop, force, external;
     char signature[SIGNATURE_MAX]; /* no option: of all that is above */
 } serve_args;
 
-static const serve_args defaults = {.port = PORT_DEFAULT, .s = SERVE_SAMPLING_UNSAID};
+static const serve_args defaults = {
+    .port = PORT_DEFAULT, .prompt_cache = 1, .s = SERVE_SAMPLING_UNSAID};
 
 #define ARG(field) offsetof(serve_args, field)
 static const arg_def defs[] = {
@@ -57,6 +61,16 @@ static const arg_def defs[] = {
     {"--max-body", "SIZE", "largest request (default: 32M)", ARG_SIZE, ARG(body_max), 1024, 0},
     {"--request-seconds", "N", "longest a request may take (default: 3600)", ARG_INT,
      ARG(request_seconds), 1, 1 << 24},
+    {NULL, NULL, "What it keeps on disk", ARG_HEADING, 0, 0, 0},
+    {"--prompt-cache", NULL,
+     "the state after long beginnings (default; --no-prompt-cache: nothing)", ARG_SWITCH,
+     ARG(prompt_cache), 0, 0},
+    {"--prompt-cache-entries", "N", "how many of them (default: 16)", ARG_INT, ARG(prompt_entries),
+     1, 10000},
+    {"--prompt-cache-size", "SIZE", "their bytes together (default: 4G)", ARG_SIZE,
+     ARG(prompt_bytes), 1, 0},
+    {"--prompt-cache-dir", "DIR", "where (default: flashchat/prompt_cache in the model's folder)",
+     ARG_TEXT, ARG(prompt_dir), 0, 0},
     {NULL, NULL, "The model", ARG_HEADING, 0, 0, 0},
     MODEL_ARGS(serve_args),
     {"--alias", "NAMES", "further names of the model, with commas between; * accepts any", ARG_TEXT,
@@ -175,12 +189,43 @@ static fm_engine *open_engine(const char *program, const serve_args *a, char dir
     fm_engine *engine = NULL;
     for (*sessions = a->sessions ? a->sessions : 4; *sessions > 0; *sessions /= 2) {
         o.sessions = *sessions;
+        o.keep_prompts = a->prompt_cache != 0;
         e = fm_engine_open(&o, &engine);
         if (e.code != FM_ERR_BUDGET || a->sessions) break;
     }
     if (!e.code) return engine;
     fail(program, &e);
     return NULL;
+}
+
+static void log_prompts(void *ctx, const char *line) { slog_line(ctx, "%s", line); }
+
+/* A folder of the user's for a model whose own cannot be written. */
+static bool cache_folder(const char *name, char out[STATE_PATH_MAX]) {
+    const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    char safe[256];
+    snprintf(safe, sizeof safe, "%s", name);
+    for (char *p = safe; *p; p++)
+        if (*p == '/') *p = '-';
+    int n = base && *base == '/'
+                ? snprintf(out, STATE_PATH_MAX, "%s/flashchat/prompt_cache/%s", base, safe)
+                : snprintf(out, STATE_PATH_MAX, "%s/.cache/flashchat/prompt_cache/%s",
+                           home ? home : "", safe);
+    return n < STATE_PATH_MAX && out[0] == '/' && (base || home);
+}
+
+/* Serving works without it. */
+static void open_prompts(const serve_args *a, fm_engine *engine, const char *name, slog *log) {
+    char other[STATE_PATH_MAX];
+    if (!a->prompt_cache) return;
+    const fm_prompt_cache_options o = {.dir = a->prompt_dir,
+                                       .fallback_dir = cache_folder(name, other) ? other : NULL,
+                                       .bytes = a->prompt_bytes,
+                                       .entries = a->prompt_entries,
+                                       .log = log_prompts,
+                                       .log_ctx = log};
+    fm_error e = fm_prompt_cache_open(engine, &o);
+    if (e.code) slog_line(log, "prompts are not kept on disk: %s", e.text);
 }
 
 static void say_ready(const serve_args *a, const port_engine *p, const server *s) {
@@ -302,6 +347,7 @@ static int run_server(const char *program, const serve_args *a, const texts *t) 
     if (engine) {
         port_engine *p;
         model_name(dir, name, sizeof name);
+        open_prompts(a, engine, name, log);
         err e = port_engine_open(engine, name, sessions, &p);
         if (e.code) {
             fprintf(stderr, "%s: %s\n", program, e.text);

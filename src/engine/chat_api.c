@@ -119,7 +119,7 @@ fm_error fm_chat_remember(fm_chat *c, const fm_chat_request *r, const char *mess
     json_t *reply = NULL;
     err e = parse_request(r, &p, &request);
     if (!e.code) e = parse_json("message", message, &reply);
-    if (!e.code) e = chat_remember(c->chat, &request, reply, ids, count);
+    if (!e.code) e = chat_remember(c->chat, &request, NULL, reply, ids, count);
     json_decref(reply);
     parsed_free(&p);
     return fm_error_from(&e);

@@ -160,6 +160,7 @@ fm_error fm_engine_open(const fm_options *o, fm_engine **out) {
 void fm_engine_close(fm_engine *e) {
     if (!e) return;
     while (e->sessions) fm_session_close(e->sessions);
+    prompt_cache_close(e->prompts);
     cpu_ops_close(e->cpu);
     replay_close(e->replay);
     gpu_ops_close(e->gpu);
@@ -223,6 +224,8 @@ void fm_stats_get(const fm_engine *e, fm_stats *out) {
         s.hits += g.hits; /* the store is only asked for the others */
         s.requests = g.requests;
     }
+    prompt_cache_stats p = {0};
+    if (e->prompts) prompt_cache_stats_get(e->prompts, &p);
     *out = (fm_stats){.tokens_prefill = e->tokens_prefill,
                       .tokens_decode = e->tokens_decode,
                       .seconds_prefill = (double)e->prefill_ns * 1e-9,
@@ -235,6 +238,10 @@ void fm_stats_get(const fm_engine *e, fm_stats *out) {
                       .seconds_read_wait = (double)s.wait_ns * 1e-9,
                       .prefetch_issued = s.prefetch_issued,
                       .prefetch_used = s.prefetch_used,
+                      .prompts_found = p.found,
+                      .prompts_saved = p.saved,
+                      .prompts_refused = p.refused,
+                      .prompts_bytes = p.bytes,
                       .gpu_uploads = g.uploads,
                       .gpu_upload_bytes = g.upload_bytes,
                       .gpu_launches = g.launches,

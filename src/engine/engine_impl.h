@@ -7,6 +7,7 @@
 #include "base/budget.h"
 #include "base/pool.h"
 #include "engine/fm_error.h"
+#include "engine/prompt_cache.h"
 #include "flashmoe.h"
 #include "format/config.h"
 #include "format/safetensors.h"
@@ -35,6 +36,7 @@ typedef struct memory_plan {
     int threads, rows_max, sessions, snapshots;
     kv_type kv;
     size_t session_bytes; /* tokens, logits, snapshots of one session, outside KV and state */
+    size_t blob_bytes; /* in `other`: for saved sessions on their way; 0: none wanted, or no room */
 } memory_plan;
 
 /* w is measured or opened. ERR_ARG for options that make no sense. */
@@ -72,7 +74,8 @@ struct fm_engine {
     layer_clock *clocks; /* owned [layers]; NULL until timing is first enabled */
     uint64_t tokens_prefill, tokens_decode, prefill_ns, decode_ns;
 
-    replay *replay; /* owned; NULL: the router chooses */
+    replay *replay;        /* owned; NULL: the router chooses */
+    prompt_cache *prompts; /* owned; NULL: nothing is kept on disk */
 
     atomic_int cancel; /* any thread, signal handlers */
 };
@@ -113,6 +116,11 @@ int session_reachable(const fm_session *s, int n);
 err session_rewind(fm_session *s, int length) MUST_USE;
 /* Remembers the present place; does nothing for models without recurrent state. */
 err session_remember(fm_session *s, bool guard) MUST_USE;
+/* prompt_cache_api.c: offers the present timeline to the disk. */
+void session_offer(fm_session *s);
+/* Takes a timeline from the disk that is a beginning of tokens and well longer than `known`; false:
+ * there is none, and the session may have been cleared. */
+bool session_fetch(fm_session *s, const int32_t *tokens, size_t count, size_t known);
 /* Runs one batch: appends to every item's session. */
 err engine_step(fm_engine *e, const fm_item *items, int n) MUST_USE;
 

@@ -150,6 +150,17 @@ static void describe(const plan_inputs *in, fm_plan *f) {
     }
 }
 
+/* Room for two saved sessions of the whole window on their way to the disk, if it is there. */
+static void set_blobs(const plan_inputs *in, memory_plan *p) {
+    fm_plan *f = &p->face;
+    size_t tokens = (size_t)f->context * sizeof(int32_t) + (size_t)in->c->vocab * sizeof(float);
+    size_t blob = f->kv / (size_t)p->sessions + in->recurrent + tokens + 4096;
+    size_t want = size_min(2 * blob, f->memory_limit / 16);
+    if (held(f) + in->floor_slots + want > f->memory_limit) return;
+    p->blob_bytes = want;
+    f->other += want;
+}
+
 /* The least that works: shortest chunk, and the given context or a short one. */
 static size_t floor_of(const plan_inputs *in, memory_plan p, int wished) {
     set_context(in, &p, wished ? wished : int_min(in->c->context, CONTEXT_LEAST));
@@ -192,6 +203,7 @@ err memory_plan_make(const fm_options *o, const model_files *m, const weights *w
         if (!o->context) set_context(&in, p, int_min(c->context, CONTEXT_LEAST));
         set_rows(&in, p, ROWS_LEAST);
     }
+    if (o->keep_prompts) set_blobs(&in, p);
     f->fits = held(f) + in.floor_slots <= f->memory_limit;
     size_t left = f->fits ? f->memory_limit - held(f) : 0;
     f->cache = size_min(left, in.all_slots);

@@ -257,6 +257,13 @@ static err match(fm_session *s, const int32_t *tokens, size_t count, size_t *kep
     return session_rewind(s, target);
 }
 
+/* The same, with what lies on disk. */
+static err match_all(fm_session *s, const int32_t *tokens, size_t count, size_t *kept) {
+    int known = session_reachable(s, common_prefix(s, tokens, count));
+    if ((size_t)known + 1 < count) (void)session_fetch(s, tokens, count, (size_t)known);
+    return match(s, tokens, count, kept);
+}
+
 static err check_prompt(const fm_session *s, size_t count) {
     int context = s->engine->plan.face.context;
     if (count < 1) return err_make(ERR_ARG, "no tokens");
@@ -291,7 +298,7 @@ static bool is_mark(const fm_sync *o, int at) {
 static err session_sync(fm_session *s, const int32_t *tokens, size_t count, const fm_sync *o,
                         size_t *reused) {
     TRY(check_prompt(s, count));
-    TRY(match(s, tokens, count, reused));
+    TRY(match_all(s, tokens, count, reused));
     size_t first = *reused;
     while ((size_t)s->length < count) {
         int end = chunk_end(s, s->length, (int)count, o);
@@ -300,7 +307,9 @@ static err session_sync(fm_session *s, const int32_t *tokens, size_t count, cons
         if (end - s->length > ROWS_UNCANCELLED) TRY(session_remember(s, true));
         fm_item item = {.session = s, .tokens = tokens + s->length, .count = end - s->length};
         TRY(engine_step(s->engine, &item, 1));
-        if (is_mark(o, end) || end == (int)count) TRY(session_remember(s, false));
+        if (!is_mark(o, end) && end != (int)count) continue;
+        TRY(session_remember(s, false));
+        session_offer(s);
     }
     if (o && o->progress) o->progress(o->progress_ctx, "prefill", count - first, count - first);
     return err_none();
@@ -317,11 +326,14 @@ fm_error fm_session_sync(fm_session *s, const int32_t *tokens, size_t count, con
 fm_error fm_session_match(fm_session *s, const int32_t *tokens, size_t count, size_t *kept) {
     *kept = 0;
     err failed = check_prompt(s, count);
-    if (!failed.code) failed = match(s, tokens, count, kept);
+    if (!failed.code) failed = match_all(s, tokens, count, kept);
     return fm_error_from(&failed);
 }
 
-fm_error fm_session_mark(fm_session *s) { return FM_WRAP(session_remember(s, false)); }
+fm_error fm_session_mark(fm_session *s) {
+    session_offer(s);
+    return FM_WRAP(session_remember(s, false));
+}
 
 /* ---- reading ---- */
 

@@ -127,16 +127,38 @@ static void debug_reply(generation *g) {
     }
 }
 
+/* The answer as it will come back: a client puts the beginning that it asked for in front. */
+static json_t *message_with_prefill(const generation *g, const reply *y) {
+    json_t *m = reply_message(y);
+    const char *text = json_string_value(json_object_get(m, "content"));
+    if (g->r.prefill)
+        json_object_set_new(m, "content", json_sprintf("%s%s", g->r.prefill, text ? text : ""));
+    return m;
+}
+
+static bool join_ids(const fm_tokens *a, const fm_tokens *b, fm_tokens *out) {
+    size_t n = a->count + b->count;
+    *out = (fm_tokens){.ids = malloc((n + 1) * sizeof *out->ids), .count = n, .capacity = n + 1};
+    if (!out->ids) return false;
+    memcpy(out->ids, a->ids, a->count * sizeof *a->ids);
+    if (b->count) memcpy(out->ids + a->count, b->ids, b->count * sizeof *b->ids);
+    return true;
+}
+
+/* One choice is enough: the others would be found under other messages, but no session has them
+ * for long. */
 static void remember(generation *g) {
-    if (!g->s->port->remember || g->r.api == API_COMPLETIONS) return;
-    for (int i = 0; i < g->n; i++) {
-        reply *y = &g->replies[i];
-        if (y->finish != FINISH_STOP && y->finish != FINISH_CALLS) continue;
-        json_t *message = reply_message(y);
-        g->s->port->remember(g->s->port->ctx, message, y->raw.data ? y->raw.data : "",
-                             y->raw.length);
-        json_decref(message);
+    const reply *y = &g->replies[0];
+    if (!g->s->port->remember || !g->r.messages) return;
+    bool cut = y->finish == FINISH_LENGTH && y->content.length && !y->n_calls;
+    if (y->finish != FINISH_STOP && y->finish != FINISH_CALLS && !cut) return;
+    json_t *message = message_with_prefill(g, y);
+    fm_tokens ids;
+    if (message && join_ids(&g->prompts[0].tokens, &y->ids, &ids)) {
+        g->s->port->remember(g->s->port->ctx, &g->r, &g->prompts[0], message, &ids);
+        fm_tokens_free(&ids);
     }
+    json_decref(message);
 }
 
 static int status_of(err_code code) {

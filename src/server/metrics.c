@@ -98,6 +98,11 @@ static err engine_part(const sched_counters *c, text_buf *out) {
     COUNTER("expert_prefetch_used_total", "Speculative reads that were used.", e->prefetch_used);
     COUNTER("expert_prefetch_wasted_total", "Speculative reads not used (so far).",
             e->prefetch_issued - e->prefetch_used);
+    COUNTER("prompts_found_total", "Prompts whose beginning came from disk.", e->prompts_found);
+    COUNTER("prompts_saved_total", "Beginnings written to disk.", e->prompts_saved);
+    COUNTER("prompts_refused_total", "Damaged or foreign files in the folder of saved prompts.",
+            e->prompts_refused);
+    GAUGE("prompts_bytes", "Size of the folder of saved prompts.", e->prompts_bytes);
     GAUGE("memory_resident_bytes", "Resident memory of the process.", os_rss());
     GAUGE("memory_peak_bytes", "Largest resident memory so far.", os_peak_rss());
     return err_none();

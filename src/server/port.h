@@ -12,6 +12,9 @@ typedef struct port_prompt {
     size_t *marks; /* owned: message borders, ascending */
     int n_marks;
     char *text; /* owned: for people (/apply-template, logs); not what is tokenised */
+    size_t length;
+    uint8_t *text_marks; /* owned, [length] as chat.h has them; for remember; may be NULL */
+    size_t replayed;     /* of the tokens, how many are those of an earlier answer and its prompt */
     toolcall_reasoning reasoning;
 } port_prompt;
 
@@ -32,9 +35,10 @@ typedef struct port {
     err (*constrain)(void *ctx, const request *r, const port_prompt *p, sched_constraint *out);
     err (*tokenize)(void *ctx, fm_text_mode mode, const char *text, size_t length, fm_tokens *out);
     const char *(*token_bytes)(void *ctx, int32_t id, size_t *length); /* NULL: no such token */
-    /* Engine thread: an answer is complete; what was sampled can be replayed exactly when its
-     * message comes back. May be NULL. */
-    void (*remember)(void *ctx, const json_t *message, const char *raw, size_t length);
+    /* Engine thread: the answer to r is complete. ids are the tokens of its prompt p and all that
+     * was sampled, so that they can be replayed exactly when message comes back. May be NULL. */
+    void (*remember)(void *ctx, const request *r, const port_prompt *p, const json_t *message,
+                     const fm_tokens *ids);
 } port;
 
 #endif

@@ -1,4 +1,4 @@
-/* port_engine.c: see port_engine.h. The chat template's part is render.c's.
+/* port_engine.c: see port_engine.h. Prompts are text/chat.h's.
  *
  * A constraint is a grammar (text/grammar.h) that is active from the start (a forced call, a
  * response format), or sleeps until the model opens a call by itself: from there on only calls of
@@ -11,14 +11,14 @@
 
 #include "base/json.h"
 #include "engine/engine_impl.h"
-#include "server/render.h"
+#include "text/chat.h"
 #include "text/grammar.h"
 
 struct port_engine {
     port port;
     fm_engine *engine;
     grammar_vocab *vocab;
-    render *render; /* NULL: no usable template */
+    chat *chat; /* NULL: no usable template */
     err trouble;
     int32_t call_token, close_thought; /* <tool_call>, </think>; -1: not one token */
 };
@@ -133,15 +133,75 @@ static const char *token_bytes(void *ctx, int32_t id, size_t *length) {
     return fm_token_bytes(((port_engine *)ctx)->engine, id, length);
 }
 
-static err render_request(void *ctx, const request *r, port_prompt *out) {
-    const port_engine *p = ctx;
-    if (!p->render) return p->trouble;
-    return render_chat(p->render, r, out);
+/* ---- prompts ---- */
+
+static chat_request chat_request_of(const request *r) {
+    return (chat_request){.messages = r->messages,
+                          .tools = r->choice == TOOL_NONE ? NULL : r->tools,
+                          .kwargs = r->kwargs,
+                          .add_generation_prompt = r->generation_prompt};
 }
 
-static void remember(void *ctx, const json_t *message, const char *raw, size_t length) {
+/* What a template refuses is the client's mistake. Where it lies is nobody's business there. */
+static err for_client(const port_engine *p, err e) {
+    if (e.code != ERR_ARG && e.code != ERR_CORRUPT && e.code != ERR_RANGE) return e;
+    bool named =
+        strncmp(e.text, "messages", 8) == 0 || strncmp(e.text, "chat_template_kwargs", 20) == 0;
+    fm_model m;
+    fm_model_get(p->engine, &m);
+    size_t n = strlen(m.dir);
+    const char *text = e.text;
+    if (strncmp(text, m.dir, n) == 0 && text[n] == '/') text += n + 1;
+    return err_make(ERR_ARG, "%s%s", named ? "" : "messages: the model's chat template: ", text);
+}
+
+enum { EVERY = 4096, LAST = 4 }; /* a multiple of 64: such marks change no bits */
+
+/* Places worth a snapshot: where the first turn ends (the system prompt, the tools), the last few
+ * turns, and every few thousand tokens. Each one ends a step of prefill, so not every border. */
+static err pick_marks(const chat_prompt *c, port_prompt *out) {
+    size_t n = c->tokens.count, next = EVERY;
+    out->marks = calloc((size_t)c->n_borders + n / EVERY + 1, sizeof *out->marks);
+    if (!out->marks) return err_make(ERR_NOMEM, "no memory for the prompt");
+    for (int i = 0; i < c->n_borders; i++) {
+        if (i > 0 && i + LAST < c->n_borders) continue;
+        for (; next < c->borders[i]; next += EVERY) out->marks[out->n_marks++] = next;
+        if (next == c->borders[i]) next += EVERY;
+        out->marks[out->n_marks++] = c->borders[i];
+    }
+    return err_none();
+}
+
+static err render_request(void *ctx, const request *r, port_prompt *out) {
     const port_engine *p = ctx;
-    if (p->render) render_remember(p->render, message, raw, length);
+    if (!p->chat) return p->trouble;
+    chat_request q = chat_request_of(r);
+    chat_prompt c = {.text = NULL};
+    err e = chat_render(p->chat, &q, &c);
+    if (e.code) return for_client(p, e);
+    if (c.tokens.count == 0) e = err_make(ERR_ARG, "messages: the prompt is empty");
+    if (!e.code) e = pick_marks(&c, out);
+    if (!e.code) {
+        out->tokens = (fm_tokens){c.tokens.ids, c.tokens.count, c.tokens.capacity};
+        out->text = c.text;
+        out->length = c.length;
+        out->text_marks = c.marks;
+        out->replayed = c.replayed;
+        out->reasoning = c.reasoning;
+        c = (chat_prompt){.borders = c.borders};
+    }
+    chat_prompt_free(&c);
+    return e;
+}
+
+/* Without memory the answer is encoded anew when it comes back. */
+static void remember(void *ctx, const request *r, const port_prompt *p, const json_t *message,
+                     const fm_tokens *ids) {
+    const port_engine *e = ctx;
+    chat_request q = chat_request_of(r);
+    const chat_prompt c = {.text = p->text, .length = p->length, .marks = p->text_marks};
+    err ignored = chat_remember(e->chat, &q, &c, message, ids->ids, ids->count);
+    (void)ignored;
 }
 
 /* ---- opening ---- */
@@ -175,12 +235,11 @@ static void sampling_defaults(const char *dir, fm_sampling *s) {
 
 #define ENDS_MAX 64
 
-static err open_vocab(port_engine *p, int vocab) {
-    int32_t ends[ENDS_MAX];
+static int find_ends(const port_engine *p, int vocab, int32_t ends[ENDS_MAX]) {
     int n = 0;
     for (int32_t i = 0; i < vocab && n < ENDS_MAX; i++)
         if (fm_is_stop(p->engine, i)) ends[n++] = i;
-    return grammar_vocab_open(p->engine->files.tokens, vocab, ends, n, &p->vocab);
+    return n;
 }
 
 static err fill(port_engine *p, const char *id, int sessions) {
@@ -188,13 +247,17 @@ static err fill(port_engine *p, const char *id, int sessions) {
     fm_model_get(p->engine, &m);
     if (!m.tokenizer_size || !p->engine->files.tokens)
         return err_make(ERR_UNSUPPORTED, "%s: the checkpoint has no tokenizer.json", m.dir);
-    TRY(open_vocab(p, m.vocab));
-    p->trouble = render_open(m.dir, p->engine, &p->render);
+    int32_t ends[ENDS_MAX];
+    int n = find_ends(p, m.vocab, ends);
+    tokenizer *tokens = p->engine->files.tokens;
+    TRY(grammar_vocab_open(tokens, m.vocab, ends, n, &p->vocab));
+    const chat_options co = {.dir = m.dir, .tokens = tokens, .stop_ids = ends, .n_stop_ids = n};
+    p->trouble = chat_open(&co, &p->chat);
     p->call_token = fm_token_find(p->engine, "<tool_call>");
     p->close_thought = fm_token_find(p->engine, "</think>");
     p->port = (port){.ctx = p,
                      .id = id,
-                     .format = p->render ? toolcall_format_detect(render_source(p->render)) : NULL,
+                     .format = p->chat ? chat_format(p->chat) : NULL,
                      .trained_context = m.trained_context,
                      .render = render_request,
                      .constrain = constrain,
@@ -223,7 +286,7 @@ err port_engine_open(fm_engine *engine, const char *id, int sessions, port_engin
 void port_engine_close(port_engine *p) {
     if (!p) return;
     grammar_vocab_close(p->vocab);
-    render_close(p->render);
+    chat_close(p->chat);
     free(p);
 }
 
@@ -231,4 +294,4 @@ void port_engine_sampling(port_engine *p, const fm_sampling *s) { p->port.sampli
 
 const port *port_engine_port(const port_engine *p) { return &p->port; }
 
-const char *port_engine_trouble(const port_engine *p) { return p->render ? NULL : p->trouble.text; }
+const char *port_engine_trouble(const port_engine *p) { return p->chat ? NULL : p->trouble.text; }

@@ -10,6 +10,7 @@ void port_prompt_free(port_prompt *p) {
     fm_tokens_free(&p->tokens);
     free(p->marks);
     free(p->text);
+    free(p->text_marks);
     memset(p, 0, sizeof *p);
 }
 
@@ -160,6 +161,7 @@ err reply_open(const port *p, const request *r, bool plain, toolcall_reasoning r
 void reply_close(reply *y) {
     stop_matcher_close(y->stops);
     toolcall_close(y->parser);
+    fm_tokens_free(&y->ids);
     text_buf_free(&y->raw);
     text_buf_free(&y->reasoning);
     text_buf_free(&y->content);
@@ -185,6 +187,7 @@ err reply_token(reply *y, const sched_token *t, bool *more) {
     const char *bytes = y->port->token_bytes(y->port->ctx, t->id, &n);
     bool thinking = y->parser && toolcall_reasoning_open(y->parser);
     y->tokens++;
+    if (fm_tokens_push(&y->ids, t->id).code) return err_make(ERR_NOMEM, "no memory for an answer");
     if (thinking) y->reasoning_tokens++;
     if (y->pending && !thinking && !(y->parser && toolcall_in_call(y->parser))) note_logprob(y, t);
     for (size_t at = 0; bytes && at < n; at += TOKEN_BYTES_MAX) {

@@ -53,6 +53,7 @@ typedef struct reply {
     const port *port; /* borrowed */
     const request *r; /* borrowed */
     text_buf raw, reasoning, content;
+    fm_tokens ids;     /* all that was sampled, but for the token that ended it */
     reply_call *calls; /* owned */
     int n_calls;
     json_t *logprobs; /* owned list, one entry a token of the content */

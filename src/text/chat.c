@@ -24,7 +24,7 @@ err chat_open(const chat_options *options, chat **out) {
     for (int i = 0; i < options->n_stop_ids && c->n_stops < CHAT_STOPS_MAX; i++) {
         c->stops[c->n_stops++] = options->stop_ids[i];
     }
-    err e = chat_load(c, options->dir);
+    err e = chat_load_templates(c, options->dir);
     if (e.code) {
         chat_close(c);
         return e;

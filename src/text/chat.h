@@ -75,10 +75,11 @@ void chat_prompt_free(chat_prompt *p);
 err chat_render(chat *c, const chat_request *r, chat_prompt *out) MUST_USE;
 
 /* A reply is complete: ids [count] are the tokens of the prompt (as chat_render gave them for r)
- * and of the reply, with its end token if it was sampled. message is the assistant message as the
- * client got it; reasoning in it does not matter. ERR_NOMEM. */
-err chat_remember(chat *c, const chat_request *r, const json_t *message, const int32_t *ids,
-                  size_t count) MUST_USE;
+ * and of the reply, with its end token if it was sampled. p has text, marks and length as
+ * chat_render gave them for r; NULL: rendered anew. message is the assistant message as the client
+ * got it; reasoning in it does not matter. ERR_NOMEM. */
+err chat_remember(chat *c, const chat_request *r, const chat_prompt *p, const json_t *message,
+                  const int32_t *ids, size_t count) MUST_USE;
 
 /* The way in which the template teaches calls, NULL for none that we know. */
 const toolcall_format *chat_format(const chat *c);

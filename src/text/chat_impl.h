@@ -62,7 +62,7 @@ struct chat {
 };
 
 /* chat_load.c */
-err chat_load(chat *c, const char *dir) MUST_USE;
+err chat_load_templates(chat *c, const char *dir) MUST_USE;
 void chat_try_out(chat *c, chat_template *t);
 
 /* chat.c */

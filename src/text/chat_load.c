@@ -74,7 +74,7 @@ static err read_specials(chat *c, const json_t *config) {
     return err_none();
 }
 
-err chat_load(chat *c, const char *dir) {
+err chat_load_templates(chat *c, const char *dir) {
     char path[4096];
     json_t *config = NULL;
     if (snprintf(path, sizeof path, "%s/tokenizer_config.json", dir) >= (int)sizeof path) {

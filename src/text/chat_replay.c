@@ -182,38 +182,40 @@ static void keep_entry(chat *c, chat_entry *e) {
     pthread_mutex_unlock(&c->lock);
 }
 
-err chat_remember(chat *c, const chat_request *r, const json_t *message, const int32_t *ids,
-                  size_t count) {
-    chat_prompt p = {.text = NULL};
-    chat_entry e = {.count = count};
-    skeleton s;
+static bool key_of(const chat *c, const chat_request *r, const json_t *message, chat_hash *key) {
     XXH3_state_t *state = XXH3_createState();
-    err failed = err_make(ERR_NOMEM, "no memory to remember a reply");
     bool good = state && begin_hash(c, r, state);
     for (size_t i = 0; good && i < json_array_size(r->messages); i++) {
         good = hash_message(state, json_array_get(r->messages, i));
     }
     good = good && hash_message(state, message);
-    if (good) {
-        e.key = hash_now(state);
-        failed = chat_render_text(c, r, -1, &p);
-        good = !failed.code;
-    }
-    good = good && measure(&p, SIZE_MAX, &s, &e.skeleton_hash);
-    if (good) {
-        e.skeleton_length = s.length;
-        e.ids = malloc((count + 1) * sizeof *e.ids);
-        good = e.ids != NULL;
-        if (!good) failed = err_make(ERR_NOMEM, "no memory to remember a reply");
-    }
-    if (good) {
-        memcpy(e.ids, ids, count * sizeof *e.ids);
-        keep_entry(c, &e);
-        failed = err_none();
-    }
-    free(e.ids);
-    chat_prompt_free(&p);
+    if (good) *key = hash_now(state);
     XXH3_freeState(state);
+    return good;
+}
+
+static err remember(chat *c, const chat_prompt *p, chat_entry *e, const int32_t *ids) {
+    skeleton s;
+    e->ids = malloc((e->count + 1) * sizeof *e->ids);
+    if (!e->ids || !measure(p, SIZE_MAX, &s, &e->skeleton_hash)) {
+        free(e->ids);
+        return err_make(ERR_NOMEM, "no memory to remember a reply");
+    }
+    e->skeleton_length = s.length;
+    memcpy(e->ids, ids, e->count * sizeof *e->ids);
+    keep_entry(c, e);
+    free(e->ids); /* unless it was kept */
+    return err_none();
+}
+
+err chat_remember(chat *c, const chat_request *r, const chat_prompt *p, const json_t *message,
+                  const int32_t *ids, size_t count) {
+    chat_prompt own = {.text = NULL};
+    chat_entry e = {.count = count};
+    if (!key_of(c, r, message, &e.key)) return err_make(ERR_NOMEM, "no memory to remember a reply");
+    err failed = p ? err_none() : chat_render_text(c, r, -1, &own);
+    if (!failed.code) failed = remember(c, p ? p : &own, &e, ids);
+    chat_prompt_free(&own);
     return failed;
 }
 

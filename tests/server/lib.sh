@@ -42,7 +42,8 @@ start_fake() { # options
 
 start_serve() { # options
     [ -x "$BUILD/flashchat-test" ] || { echo "SKIP server: $BUILD/flashchat-test is not built"; exit 0; }
-    FLASHCHAT_HOME=$PWD "$BUILD/flashchat-test" serve --port 0 "$@" >"$work/out" 2>"$work/err" </dev/null &
+    FLASHCHAT_HOME=$PWD "$BUILD/flashchat-test" serve --port 0 --prompt-cache-dir "$work/prompts" "$@" \
+        >"$work/out" 2>"$work/err" </dev/null &
     server_pid=$!
     wait_port "$work/out" || { echo "FAIL server starts"; cat "$work/err"; exit 1; }
 }

@@ -156,7 +156,8 @@ static void check_prefixes(chat *c, bool end) {
         if (end) assert_int_equal(token_list_push(&p.tokens, stops[0]).code, 0);
         const chat_request r = {.messages = messages, .add_generation_prompt = true, .now = 1};
         json_t *reply = parse(turns[i].message);
-        assert_int_equal(chat_remember(c, &r, reply, p.tokens.ids, p.tokens.count).code, ERR_NONE);
+        assert_int_equal(chat_remember(c, &r, NULL, reply, p.tokens.ids, p.tokens.count).code,
+                         ERR_NONE);
         json_array_append_new(messages, reply);
         token_list_free(&timeline);
         timeline = p.tokens;
@@ -185,7 +186,7 @@ static void the_rest_is_the_templates(void **unused) {
     append_spelled(&p.tokens, "\n</think>\n\nok");
     assert_int_equal(token_list_push(&p.tokens, stops[0]).code, 0);
     json_t *reply = parse("{\"role\": \"assistant\", \"content\": \"ok\"}");
-    assert_int_equal(chat_remember(c, &r, reply, p.tokens.ids, p.tokens.count).code, 0);
+    assert_int_equal(chat_remember(c, &r, NULL, reply, p.tokens.ids, p.tokens.count).code, 0);
     json_array_append_new(m, reply);
     json_array_append_new(m, parse("{\"role\": \"user\", \"content\": \"more\"}"));
     chat_prompt next = render(c, m, NULL);
@@ -279,7 +280,7 @@ static void a_template_that_moves_text(void **unused) {
     chat_prompt p = render(c, m, NULL);
     assert_string_equal(p.text, "RULESuser: q<|im_end|>A:");
     json_t *reply = parse("{\"role\": \"assistant\", \"content\": \"ok\"}");
-    assert_int_equal(chat_remember(c, &r, reply, p.tokens.ids, p.tokens.count).code, 0);
+    assert_int_equal(chat_remember(c, &r, NULL, reply, p.tokens.ids, p.tokens.count).code, 0);
     json_array_append_new(m, reply);
     json_array_append_new(m, parse("{\"role\": \"user\", \"content\": \"more\"}"));
     chat_prompt next = render(c, m, NULL);
@@ -363,7 +364,7 @@ static void memory_is_bounded(void **unused) {
         m[i] = parse(text);
         const chat_request r = {.messages = m[i], .add_generation_prompt = true, .now = 1};
         ids[299] = stops[0];
-        assert_int_equal(chat_remember(c, &r, reply, ids, 300).code, 0);
+        assert_int_equal(chat_remember(c, &r, NULL, reply, ids, 300).code, 0);
         json_array_append(m[i], reply);
     }
     for (int i = 0; i < 5; i++) { /* three of 1200 bytes fit: the newest */
