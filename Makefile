@@ -221,9 +221,9 @@ ubsan:   ## unit tests and bad input under UndefinedBehaviorSanitizer alone
 	@$(SUBMAKE) BUILD=$(BUILD)/ubsan SAN=undefined $(SANITIZED) all tests
 	@BUILD=$(BUILD)/ubsan tests/run.sh --sanitized
 
-tsan:   ## unit tests under ThreadSanitizer
-	@$(SUBMAKE) BUILD=$(BUILD)/tsan SAN=thread $(SANITIZED) tests
-	@BUILD=$(BUILD)/tsan tests/run.sh --unit
+tsan:   ## unit tests and the server under ThreadSanitizer
+	@$(SUBMAKE) BUILD=$(BUILD)/tsan SAN=thread $(SANITIZED) tests $(BUILD)/tsan/fake-server
+	@BUILD=$(BUILD)/tsan tests/run.sh --threads
 
 fuzz:   ## build the fuzzers (clang; address and undefined sanitizers)
 	@$(SUBMAKE) BUILD=$(BUILD)/fuzz SAN=fuzzer-no-link,address,undefined $(SANITIZED) fuzzers

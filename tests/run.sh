@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs tests and counts them.
 #
-#   tests/run.sh [--fast | --unit | --sanitized] [NAME ...]
+#   tests/run.sh [--fast | --unit | --sanitized | --threads] [NAME ...]
 #
 # A test is a program build/tests/test_* (cmocka) or a script tests/AREA/*.sh. --fast leaves out scripts with a line
 # "# test: slow" near the top and sets FM_TEST_FAST=1 for the others; --unit runs the programs only; --sanitized those and
-# the scripts with a line "# test: sanitized". NAME picks tests by a part of their name. BUILD names the build folder,
-# RUNNER what runs a program (an emulator), TEST_TIMEOUT the seconds that one test may take.
+# the scripts with "sanitized" in a line "# test: ...", --threads those with "threads". NAME picks tests by a part of their
+# name. BUILD names the build folder, RUNNER what runs a program (an emulator), TEST_TIMEOUT the seconds that one test may take.
 #
 # What is counted: the result lines of cmocka, and the lines "PASS name", "FAIL name", "SKIP name: reason". A test that
 # dies, returns non-zero without a FAIL, announces more than it reports, or reports nothing at all is a failure. The
@@ -72,8 +72,8 @@ if [ "${1:-}" = --one ]; then
 fi
 
 mode=all
-case ${1:-} in --fast | --unit | --sanitized) mode=${1#--} && shift ;; esac
-case $mode in fast | sanitized) export FM_TEST_FAST=1 ;; esac
+case ${1:-} in --fast | --unit | --sanitized | --threads) mode=${1#--} && shift ;; esac
+case $mode in fast | sanitized | threads) export FM_TEST_FAST=1 ;; esac
 wanted() {
     [ $# = 1 ] && return 0
     local name=$1 part
@@ -92,7 +92,7 @@ if [ "$mode" != unit ]; then
     for s in tests/*/*.sh; do
         [ "$mode" = fast ] && head -n 20 "$s" | grep -q '^# test: slow' && continue
         head -n 20 "$s" | grep -q '^# test: no' && continue
-        [ "$mode" = sanitized ] && ! head -n 20 "$s" | grep -q '^# test: sanitized' && continue
+        case $mode in sanitized | threads) head -n 20 "$s" | grep -q "^# test:.*$mode" || continue ;; esac
         wanted "$s" "$@" && scripts+=("$s")
     done
 fi

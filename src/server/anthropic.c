@@ -265,6 +265,13 @@ static err read_output(const char *name, json_t *value, request *r) {
  * not done here. */
 static err read_context(const char *name, json_t *value, request *r) {
     (void)r;
+    if (!json_is_object(value)) return field_wrong(name, "an object", value);
+    const char *key;
+    json_t *v;
+    json_object_foreach(value, key, v) {
+        if (strcmp(key, "edits") != 0 || (!json_is_array(v) && !json_is_null(v)))
+            return err_make(ERR_ARG, "%s.%.60s: only a list of edits is possible", name, key);
+    }
     const json_t *edits = json_object_get(value, "edits");
     for (size_t i = 0; i < json_array_size(edits); i++) {
         const char *type = text_of(json_array_get(edits, i), "type");
@@ -275,7 +282,7 @@ static err read_context(const char *name, json_t *value, request *r) {
     return err_none();
 }
 
-static const field message_fields[] = {
+const field message_fields[] = {
     {.name = "model", FIELD_STRING, REQUEST(model)},
     {.name = "system", .read = read_system},
     {.name = "messages", .read = read_messages},

@@ -388,6 +388,27 @@ err read_kwargs(const char *name, json_t *value, request *r) {
     return err_none();
 }
 
+/* include_obfuscation pads events against listeners; nothing is padded here. */
+err read_stream_options(const char *name, json_t *value, request *r) {
+    if (!json_is_object(value)) return field_wrong(name, "an object", value);
+    const char *key;
+    json_t *v;
+    json_object_foreach(value, key, v) {
+        if (strcmp(key, "include_usage") != 0 && strcmp(key, "include_obfuscation") != 0)
+            return err_make(ERR_ARG, "%s.%.60s: unknown field", name, key);
+        if (!json_is_boolean(v) && !json_is_null(v))
+            return err_make(ERR_ARG, "%s.%s: must be true or false", name, key);
+    }
+    r->include_usage = json_is_true(json_object_get(value, "include_usage"));
+    return err_none();
+}
+
+err read_parallel(const char *name, json_t *value, request *r) {
+    if (!json_is_boolean(value)) return field_wrong(name, "true or false", value);
+    r->one_call = json_is_false(value);
+    return err_none();
+}
+
 err read_seed(const char *name, json_t *value, request *r) {
     int64_t seed = 0;
     TRY(field_int(name, value, INT64_MIN, INT64_MAX, &seed));

@@ -62,8 +62,14 @@ err read_chat_tools(const char *name, json_t *value, request *r) MUST_USE;
 err read_bias(const char *name, json_t *value, request *r) MUST_USE;
 err read_kwargs(const char *name, json_t *value, request *r) MUST_USE;
 err read_top_k(const char *name, json_t *value, request *r) MUST_USE;
+err read_stream_options(const char *name, json_t *value, request *r) MUST_USE;
+err read_parallel(const char *name, json_t *value, request *r) MUST_USE;
 err read_seed(const char *name, json_t *value, request *r) MUST_USE;
 err read_schema(const char *name, json_t *holder, request *r) MUST_USE;
+
+/* Each API's table, ended by a field without a name. */
+extern const field chat_fields[], template_fields[], completion_fields[], response_fields[],
+    message_fields[];
 
 /* One parser for each API, called by request_parse. */
 err parse_chat(request *r) MUST_USE;

@@ -129,31 +129,11 @@ static err read_choice(const char *name, json_t *value, request *r) {
                     name);
 }
 
-static err read_stream_options(const char *name, json_t *value, request *r) {
-    if (!json_is_object(value)) return field_wrong(name, "an object", value);
-    const char *key;
-    json_t *v;
-    json_object_foreach(value, key, v) {
-        if (strcmp(key, "include_usage") != 0 && strcmp(key, "include_obfuscation") != 0)
-            return err_make(ERR_ARG, "%s.%.60s: unknown field", name, key);
-        if (!json_is_boolean(v) && !json_is_null(v))
-            return err_make(ERR_ARG, "%s.%s: must be true or false", name, key);
-    }
-    r->include_usage = json_is_true(json_object_get(value, "include_usage"));
-    return err_none();
-}
-
-static err read_parallel(const char *name, json_t *value, request *r) {
-    if (!json_is_boolean(value)) return field_wrong(name, "true or false", value);
-    r->one_call = json_is_false(value);
-    return err_none();
-}
-
 static err read_budget(const char *name, json_t *value, request *r) {
     return field_int(name, value, -1, INT32_MAX, &r->thinking_budget);
 }
 
-static const field chat_fields[] = {
+const field chat_fields[] = {
     {.name = "model", .kind = FIELD_STRING, .offset = REQUEST(model)},
     {.name = "messages", .read = read_messages},
     {.name = "tools", .read = read_chat_tools},
@@ -207,7 +187,7 @@ err parse_chat(request *r) {
     return err_none();
 }
 
-static const field template_fields[] = {
+const field template_fields[] = {
     {.name = "model", FIELD_STRING, REQUEST(model)},
     {.name = "messages", .read = read_messages},
     {.name = "tools", .read = read_chat_tools},

@@ -40,13 +40,7 @@ static err read_logprobs(const char *name, json_t *value, request *r) {
     return err_none();
 }
 
-static err read_stream_options(const char *name, json_t *value, request *r) {
-    if (!json_is_object(value)) return field_wrong(name, "an object", value);
-    r->include_usage = json_is_true(json_object_get(value, "include_usage"));
-    return err_none();
-}
-
-static const field completion_fields[] = {
+const field completion_fields[] = {
     {.name = "model", FIELD_STRING, REQUEST(model)},
     {.name = "prompt", .read = read_prompt},
     {.name = "max_tokens", FIELD_INT, REQUEST(max_tokens), 1, INT32_MAX},

@@ -167,12 +167,6 @@ static err read_choice(const char *name, json_t *value, request *r) {
                     name);
 }
 
-static err read_parallel(const char *name, json_t *value, request *r) {
-    if (!json_is_boolean(value)) return field_wrong(name, "true or false", value);
-    r->one_call = json_is_false(value);
-    return err_none();
-}
-
 static err read_reasoning(const char *name, json_t *value, request *r) {
     if (!json_is_object(value)) return field_wrong(name, "an object", value);
     const char *key;
@@ -225,7 +219,7 @@ static err read_top(const char *name, json_t *value, request *r) {
     return err_none();
 }
 
-static const field response_fields[] = {
+const field response_fields[] = {
     {.name = "model", FIELD_STRING, REQUEST(model)},
     {.name = "instructions", .read = read_instructions},
     {.name = "input", .read = read_input},
@@ -240,7 +234,7 @@ static const field response_fields[] = {
     {.name = "text", .read = read_text},
     {.name = "include", .read = read_include},
     {.name = "stream", FIELD_BOOL, REQUEST(stream)},
-    {.name = "stream_options", FIELD_NO_EFFECT, .why = "an object"},
+    {.name = "stream_options", .read = read_stream_options},
     {.name = "user", FIELD_NO_EFFECT, .why = "a string"},
     {.name = "safety_identifier", FIELD_NO_EFFECT, .why = "a string"},
     {.name = "prompt_cache_key", FIELD_NO_EFFECT, .why = "a string"},

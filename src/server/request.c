@@ -171,6 +171,17 @@ err request_parse(request_api api, json_t *body, request *out, char *param) {
     return e;
 }
 
+const char *request_field(request_api api, int i) {
+    static const field *const tables[] = {
+        [API_CHAT] = chat_fields,          [API_COMPLETIONS] = completion_fields,
+        [API_RESPONSES] = response_fields, [API_MESSAGES] = message_fields,
+        [API_TEMPLATE] = template_fields,
+    };
+    for (int k = 0; k <= i; k++)
+        if (!tables[api][k].name) return NULL;
+    return tables[api][i].name;
+}
+
 void request_free(request *r) {
     json_decref(r->messages);
     json_decref(r->prompts);

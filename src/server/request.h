@@ -87,6 +87,8 @@ typedef struct request {
  * names the field. */
 err request_parse(request_api api, json_t *body, request *out, char *param) MUST_USE;
 void request_free(request *r);
+/* The name of the i-th field that the API knows; NULL beyond the last. */
+const char *request_field(request_api api, int i);
 
 /* The same request with system messages only at the beginning: later ones become user messages, for
  * templates that refuse them. false: there was none. */

@@ -92,13 +92,47 @@ static json_t *model_entry(const server *s, const char *id) {
                      s->port->engine.context, "context_window", s->port->engine.context);
 }
 
+#define CODEX_PROMPT                                                                               \
+    "You are a coding agent that runs in the Codex CLI on the user's computer. Work in the "       \
+    "user's "                                                                                      \
+    "current folder with the tools that you are given: read before you change, make the smallest " \
+    "change that does what was asked, run what you changed, and keep to the style of the code "    \
+    "around it. Never undo what you did not do. When you are done, say in a few sentences what "   \
+    "you changed and what you could not do."
+
+/* The entry that Codex CLI reads: above all how long a conversation may get before it is shortened.
+ * Every key is one that some version asks for. */
+static json_t *codex_entry(const server *s, const char *id) {
+    json_t *e = json_pack(
+        "{s:s, s:s, s:s, s:[], s:s, s:s, s:b, s:i, s:n, s:s, s:b, s:s, s:b, s:n}", "slug", id,
+        "display_name", id, "description", "served by flashchat", "supported_reasoning_levels",
+        "shell_type", "shell_command", "visibility", "list", "supported_in_api", 1, "priority", 1,
+        "upgrade", "base_instructions", CODEX_PROMPT, "supports_reasoning_summaries", 0,
+        "default_reasoning_summary", "auto", "support_verbosity", 0, "default_verbosity");
+    json_t *more = json_pack(
+        "{s:n, s:s, s:{s:s, s:i}, s:b, s:i, s:i, s:[], s:[s], s:n, s:b, s:b, s:[], s:[], s:n}",
+        "apply_patch_tool_type", "web_search_tool_type", "text", "truncation_policy", "mode",
+        "tokens", "limit", 10000, "supports_parallel_tool_calls", 1, "context_window",
+        s->port->engine.context, "max_context_window", s->port->engine.context,
+        "experimental_supported_tools", "input_modalities", "text", "availability_nux",
+        "supports_image_detail_original", 0, "supports_search_tool", 0, "additional_speed_tiers",
+        "service_tiers", "default_reasoning_level");
+    if (e && more) json_object_update(e, more);
+    json_decref(more);
+    return e;
+}
+
 static void get_models(server *s, web_exchange *x) {
-    json_t *data = json_array();
+    json_t *data = json_array(), *codex = json_array();
     json_array_append_new(data, model_entry(s, s->port->id));
-    for (const char *const *a = s->o.aliases; a && *a; a++)
-        if (strcmp(*a, "*") != 0) json_array_append_new(data, model_entry(s, *a));
-    server_json(x, json_pack("{s:s, s:o, s:[], s:b, s:s, s:s}", "object", "list", "data", data,
-                             "models", "has_more", 0, "first_id", s->port->id, "last_id",
+    json_array_append_new(codex, codex_entry(s, s->port->id));
+    for (const char *const *a = s->o.aliases; a && *a; a++) {
+        if (strcmp(*a, "*") == 0) continue;
+        json_array_append_new(data, model_entry(s, *a));
+        json_array_append_new(codex, codex_entry(s, *a));
+    }
+    server_json(x, json_pack("{s:s, s:o, s:o, s:b, s:s, s:s}", "object", "list", "data", data,
+                             "models", codex, "has_more", 0, "first_id", s->port->id, "last_id",
                              s->port->id));
 }
 

@@ -2,7 +2,8 @@
  * tests of the protocol: fast, and every answer is known.
  *
  *     build/fake-server [--key KEY] [--step-us N] [--context N] [--sessions N] [--connections N]
- *                       [--send-seconds N] [--body-max N] [--queue N] [--log DIR]
+ *                       [--send-seconds N] [--body-max N] [--queue N] [--log DIR] [--log-max N]
+ *                       [--cors ORIGIN] [--cert FILE --cert-key FILE] [--ping-ms N]
  *
  * Prints "port N" and serves until SIGTERM (drains) or the end of its standard input. */
 #include <getopt.h>
@@ -15,6 +16,18 @@
 
 static int number(const char *text) { return (int)strtol(text, NULL, 10); }
 
+/* A file as text, for the life of the process. */
+static const char *text_of(const char *path) {
+    static char texts[2][16384];
+    static int used;
+    FILE *f = fopen(path, "re");
+    char *out = texts[used++ % 2];
+    size_t n = f ? fread(out, 1, sizeof texts[0] - 1, f) : 0;
+    if (f) fclose(f);
+    out[n] = '\0';
+    return out;
+}
+
 static void wait_for_end(void) {
     sigset_t set;
     sigemptyset(&set);
@@ -25,17 +38,12 @@ static void wait_for_end(void) {
 }
 
 int main(int argc, char **argv) {
-    static const struct option options[] = {{"key", 1, NULL, 'k'},
-                                            {"step-us", 1, NULL, 'u'},
-                                            {"context", 1, NULL, 'c'},
-                                            {"sessions", 1, NULL, 's'},
-                                            {"connections", 1, NULL, 'n'},
-                                            {"send-seconds", 1, NULL, 't'},
-                                            {"body-max", 1, NULL, 'b'},
-                                            {"queue", 1, NULL, 'q'},
-                                            {"log", 1, NULL, 'l'},
-                                            {"ping-ms", 1, NULL, 'p'},
-                                            {0}};
+    static const struct option options[] = {
+        {"key", 1, NULL, 'k'},      {"step-us", 1, NULL, 'u'},     {"context", 1, NULL, 'c'},
+        {"sessions", 1, NULL, 's'}, {"connections", 1, NULL, 'n'}, {"send-seconds", 1, NULL, 't'},
+        {"body-max", 1, NULL, 'b'}, {"queue", 1, NULL, 'q'},       {"log", 1, NULL, 'l'},
+        {"ping-ms", 1, NULL, 'p'},  {"log-max", 1, NULL, 'm'},     {"cors", 1, NULL, 'o'},
+        {"cert", 1, NULL, 'e'},     {"cert-key", 1, NULL, 'f'},    {0}};
     server_options o = {0};
     slog_options lo = {.http = true, .debug = true};
     int context = 65536, sessions = 4, step_us = 0, c;
@@ -51,6 +59,10 @@ int main(int argc, char **argv) {
         case 'q': o.queue_max = number(optarg); break;
         case 'l': lo.dir = optarg; break;
         case 'p': o.ping_ms = number(optarg); break;
+        case 'm': lo.file_max = (size_t)number(optarg); break;
+        case 'o': o.cors = optarg; break;
+        case 'e': o.tls_cert = text_of(optarg); break;
+        case 'f': o.tls_key = text_of(optarg); break;
         default: return 2;
         }
     }

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# test: sanitized, threads
 # Hostile clients (hostile.mjs) against the server before a model without weights; no memory may be left behind.
 # shellcheck source=tests/server/lib.sh
 . "$(dirname "$0")/lib.sh"

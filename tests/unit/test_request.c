@@ -316,12 +316,53 @@ static void test_wrong_types(void **state) {
             }
 }
 
+/* docs/SERVER.md: the sections of an API, and those for all of them, name every field that the
+ * tables know. */
+static bool documented(const char *section, const char *name) {
+    size_t n = strlen(name);
+    for (const char *at = section; (at = strstr(at, name)); at += n)
+        if (at[-1] == '`' && strchr("`.", at[n])) return true;
+    return false;
+}
+
+static void test_documentation(void **state) {
+    (void)state;
+    static const char *const headings[] = {
+        [API_CHAT] = "\n## Chat completions",        [API_COMPLETIONS] = "\n## Completions",
+        [API_RESPONSES] = "\n## Responses",          [API_MESSAGES] = "\n## Messages",
+        [API_TEMPLATE] = "| `POST /apply-template`",
+    };
+    char *text;
+    size_t length;
+    assert_ok(json_read_text("docs/SERVER.md", 1 << 20, &text, &length));
+    const char *common = strstr(text, "\n## Sampling");
+    assert_non_null(common);
+    char *shared = strndup(common, strcspn(common + 4, "#") + 4);
+    for (int api = 0; api <= API_TEMPLATE; api++) {
+        const char *from = strstr(text, headings[api]);
+        assert_non_null(from);
+        const char *end = strstr(from + 4, api == API_TEMPLATE ? "\n" : "\n## ");
+        assert_non_null(end);
+        char *section = strndup(from, (size_t)(end - from));
+        int n = 0;
+        for (const char *name; (name = request_field((request_api)api, n)); n++) {
+            bool known = !strcmp(name, "model") || documented(section, name) ||
+                         (api != API_TEMPLATE && documented(shared, name));
+            if (!known) fail_msg("docs/SERVER.md: %s has no %s", headings[api] + 1, name);
+        }
+        assert_true(n > 5);
+        free(section);
+    }
+    free(shared);
+    free(text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chat),        cmocka_unit_test(test_chat_refusals),
         cmocka_unit_test(test_json),        cmocka_unit_test(test_completions),
         cmocka_unit_test(test_responses),   cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_wrong_types),
+        cmocka_unit_test(test_wrong_types), cmocka_unit_test(test_documentation),
     };
     return cmocka_run_group_tests_name("request", tests, NULL, NULL);
 }
