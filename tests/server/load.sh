@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# test: threads
+# test: slow, threads
 # 64 connections with mixed endpoints (load.mjs): no error, no memory left behind. 5 s; FULL=1: 30 s, and with the bundled model.
 # Times are printed, not judged: a busy machine is no fault of the server.
 # shellcheck source=tests/server/lib.sh
