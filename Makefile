@@ -67,6 +67,7 @@ TEMPLATE_SRC := $(sort $(wildcard tests/template/*.c))
 GRAMMAR_SRC := $(sort $(wildcard tests/grammar/*.c))
 SYNTH_SRC := $(sort $(wildcard tools/synth-model/*.c))
 KERNEL_BENCH_SRC := $(sort $(wildcard bench/kernel_bench*.c))
+MODEL_BENCH_SRC := $(sort $(wildcard bench/model_bench*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
@@ -78,7 +79,7 @@ APP_LIBS ?= $(LIBS)
 PROGRAMS := $(if $(APP_SRC),$(BUILD)/flashchat) $(if $(INFER_SRC),$(BUILD)/infer)
 TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model) \
 	$(if $(TOKDIFF_SRC),$(BUILD)/tokenizer-diff) $(if $(FAKE_SERVER_SRC),$(BUILD)/fake-server) \
-	$(if $(TEMPLATE_SRC),$(BUILD)/template-diff) $(BUILD)/kernel-bench \
+	$(if $(TEMPLATE_SRC),$(BUILD)/template-diff) $(BUILD)/kernel-bench $(BUILD)/model-bench \
 	$(if $(GRAMMAR_SRC),$(BUILD)/grammar-sample)
 
 GPUCHECK_SRC := $(sort $(wildcard tests/gpu/*.c))
@@ -147,6 +148,7 @@ $(if $(FAKE_SERVER_SRC),$(eval $(call program,fake-server,$(FAKE_SERVER_SRC))))
 $(if $(TEMPLATE_SRC),$(eval $(call program,template-diff,$(TEMPLATE_SRC))))
 
 $(eval $(call program,kernel-bench,$(KERNEL_BENCH_SRC)))
+$(eval $(call program,model-bench,$(MODEL_BENCH_SRC) $(COMMON_SRC)))
 
 # Needs nothing but the C library, so that it runs on a bare machine with a card.
 $(BUILD)/gpu-check: $(GPUCHECK_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a

@@ -64,6 +64,9 @@ typedef struct cpu_actq {
     int8_t *q;     /* [n, cols], -127 .. 127, 64-byte aligned rows where cols is a multiple of 64 */
     float *scales; /* [n, groups]: of row t, group g; what lies past cols / group is 0 */
     float *sums;   /* [n, groups]: sum of the group's q */
+    /* [n, cols]: q again, of every 128 columns first the even, then the odd ones: so lie 4-bit
+     * weights in the low and high halves of their bytes. NULL unless 128 divides cols. */
+    int8_t *split;
     int n, cols, group; /* group is 32, 64 or 128 and divides cols */
     int groups;         /* cols / group, rounded up to a multiple of CPU_INT_LANES */
 } cpu_actq;
@@ -75,7 +78,8 @@ static inline int cpu_actq_groups(int cols, int group) {
 /* Bytes of memory that cpu_actq_place needs for n rows. */
 static inline size_t cpu_actq_bytes(int n, int cols, int group) {
     size_t groups = (size_t)cpu_actq_groups(cols, group);
-    return (size_t)n * (((size_t)cols + 63) / 64 * 64 + 2 * groups * sizeof(float));
+    size_t split = cols % 128 == 0 ? (size_t)cols : 0;
+    return (size_t)n * (((size_t)cols + 63) / 64 * 64 + 2 * groups * sizeof(float) + split);
 }
 
 /* Lays rows out in memory of cpu_actq_bytes that is 64-byte aligned; quantize fills them. */

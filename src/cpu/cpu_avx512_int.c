@@ -102,6 +102,20 @@ static inline __attribute__((always_inline)) f8 f8_sums(const vi *a) {
     return _mm256_cvtepi32_ps(_mm256_add_epi32(low, high));
 }
 
+/* Each vector holds `share` groups, 2 or 4. */
+static inline __attribute__((always_inline)) f8 f8_shared_sums(const vi *a, int share) {
+    if (share == 2) { /* even groups in the low half, odd in the high */
+        __m512i p = fold_4(a);
+        p = _mm512_add_epi32(p, _mm512_shuffle_i64x2(p, p, 0xb1));
+        const __m512i order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 0, 0, 0, 0, 0, 0, 0, 0);
+        return _mm256_cvtepi32_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi32(order, p)));
+    }
+    __m512i p = fold_32((__m512i)a[0], (__m512i)a[1]); /* 128 bits a group: a0 a1 a0 a1 */
+    p = _mm512_add_epi32(p, _mm512_shuffle_epi32(p, _MM_PERM_BADC));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+    return _mm256_cvtepi32_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi32(order, p)));
+}
+
 /* Groups of 32: a vector holds two. */
 static inline __attribute__((always_inline)) f8 half_group_sums(const uint8_t *w, const int8_t *x,
                                                                 int bits, int n) {
@@ -112,10 +126,7 @@ static inline __attribute__((always_inline)) f8 half_group_sums(const uint8_t *w
         vi q = 2 * i + 1 < n ? unpack(w, bits) : unpack_half(w, bits);
         acc[i] = i_dot(acc[i], q, (vi)_mm512_loadu_si512(x), bits);
     }
-    __m512i p = fold_4(acc); /* even groups in the low half, odd in the high */
-    p = _mm512_add_epi32(p, _mm512_shuffle_i64x2(p, p, 0xb1));
-    const __m512i order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 0, 0, 0, 0, 0, 0, 0, 0);
-    return _mm256_cvtepi32_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi32(order, p)));
+    return f8_shared_sums(acc, 2);
 }
 
 static inline f8 f8_zero(void) { return _mm256_setzero_ps(); }

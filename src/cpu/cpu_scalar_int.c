@@ -14,7 +14,18 @@ cpu_actq cpu_actq_place(void *memory, int n, int cols, int group) {
     a.q = memory;
     a.scales = (float *)((uint8_t *)memory + round_up((size_t)n * (size_t)cols, 64));
     a.sums = a.scales + (size_t)n * (size_t)a.groups;
+    if (cols % 128 == 0) a.split = (int8_t *)(a.sums + (size_t)n * (size_t)a.groups);
     return a;
+}
+
+void cpu_actq_split(const cpu_actq *a, int t) {
+    if (!a->split) return;
+    const int8_t *from = a->q + (size_t)t * (size_t)a->cols;
+    int8_t *restrict to = a->split + (size_t)t * (size_t)a->cols;
+    for (int c = 0; c < a->cols; c += 128, from += 128, to += 128) {
+        for (int i = 0; i < 64; i++) to[i] = from[2 * i];
+        for (int i = 0; i < 64; i++) to[64 + i] = from[2 * i + 1];
+    }
 }
 
 /* The largest magnitude, by the bits without the sign: order is no question, NaN is the largest. */
@@ -49,6 +60,7 @@ void cpu_quantize_scalar(const cpu_actq *a, int t, const float *x) {
         scales[g] = top / 127.0f;
         sums[g] = (float)sum;
     }
+    cpu_actq_split(a, t);
 }
 
 static float row_by_actq(const qmat *m, int row, const cpu_actq *a, int t) {

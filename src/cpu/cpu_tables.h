@@ -12,6 +12,9 @@
     void cpu_quantize_##isa(const cpu_actq *a, int t, const float *x);                             \
     void cpu_matmul_int_##isa(const cpu_matmul_int *m, int row_begin, int row_end);
 
+/* Row t of a->split from a->q. */
+void cpu_actq_split(const cpu_actq *a, int t);
+
 INT_KERNELS(scalar)
 INT_KERNELS(avx2)
 INT_KERNELS(avxvnni)
