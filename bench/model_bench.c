@@ -171,6 +171,7 @@ static fm_error run(bench *b) {
 }
 
 int main(int argc, char **argv) {
+    setvbuf(stdout, NULL, _IOLBF, 0);
     bench b = {.s = {.prompt = 512, .tokens = 64, .runs = 3}};
     const arg_table table = {"model-bench", defs, sizeof defs / sizeof defs[0]};
     arg_list rest;

@@ -25,10 +25,11 @@
 
 #include "base/os.h"
 
-/* Pauses before a thread sleeps, some microseconds: the steps of a layer follow each other faster.
- * Longer was no faster, and keeps a processor from whom the others wait for
- * (docs/MEASURED.md, "CPU kernels"). */
-#define SPIN      300
+/* How long a thread waits awake before it sleeps: longer than what the caller does alone between
+ * two jobs of a layer (normalising, quantising, choosing experts). To wake a sleeping thread costs
+ * some 40 us in a virtual machine, several times a layer (docs/MEASURED.md, "CPU decode"). */
+#define SPIN_NS   30000
+#define SPIN_LOOK 16 /* pauses between two looks at the clock */
 #define TASK_BITS 20
 #define TASK_MASK ((1u << TASK_BITS) - 1)
 #define JOB_MASK  ((1u << (64 - 2 * TASK_BITS)) - 1)
@@ -44,7 +45,7 @@ typedef struct worker {
 struct pool {
     /* fixed after open */
     int threads;
-    int spin; /* 0 with more threads than processors: whoever waits must make room */
+    bool spin; /* not with more threads than processors: whoever waits must make room */
     worker workers[POOL_THREADS_MAX]; /* 0 is the caller */
     /* written by the caller before the ranges are published, read by whoever holds a task */
     pool_fn fn;
@@ -132,13 +133,23 @@ static void work(pool *p, uint32_t job, int index) {
     }
 }
 
+/* Waits awake until *at is (or, with until false, is no longer) `value`, but not for long. */
+static bool spin_until(const pool *p, _Atomic uint32_t *at, uint32_t value, bool until) {
+    if (!p->spin) return false;
+    uint64_t end = 0;
+    for (int i = 1;; i++) {
+        if ((atomic_load_explicit(at, memory_order_acquire) == value) == until) return true;
+        pause_briefly();
+        if (i % SPIN_LOOK) continue;
+        uint64_t now = os_now_ns();
+        if (!end) end = now + SPIN_NS;
+        if (now >= end) return false;
+    }
+}
+
 /* Waits for a job other than `last`: spins, then sleeps. */
 static uint32_t await_job(pool *p, uint32_t last) {
-    for (int i = 0; i < p->spin; i++) {
-        uint32_t job = atomic_load_explicit(&p->job_seq, memory_order_acquire);
-        if (job != last) return job;
-        pause_briefly();
-    }
+    if (spin_until(p, &p->job_seq, last, false)) return atomic_load(&p->job_seq);
     atomic_fetch_add(&p->sleepers, 1);
     uint32_t job;
     while ((job = atomic_load(&p->job_seq)) == last) os_wait((uint32_t *)&p->job_seq, last);
@@ -165,7 +176,7 @@ err pool_open(int threads, pool **out) {
     }
     pool *p = aligned_alloc(64, (sizeof *p + 63) & ~(size_t)63);
     if (!p) return err_make(ERR_NOMEM, "no memory for the thread pool");
-    *p = (pool){.threads = 1, .spin = threads <= os_cpu_count() ? SPIN : 0};
+    *p = (pool){.threads = 1, .spin = threads <= os_cpu_count()};
     for (int i = 1; i < threads; i++) {
         worker *w = &p->workers[i];
         *w = (worker){.pool = p, .index = i};
@@ -192,10 +203,7 @@ void pool_close(pool *p) {
 int pool_threads(const pool *p) { return p->threads; }
 
 static void await_done(pool *p, uint32_t n_tasks) {
-    for (int i = 0; i < p->spin; i++) {
-        if (atomic_load_explicit(&p->done, memory_order_acquire) == n_tasks) return;
-        pause_briefly();
-    }
+    if (spin_until(p, &p->done, n_tasks, true)) return;
     atomic_store(&p->caller_sleeps, 1);
     uint32_t seen;
     while ((seen = atomic_load(&p->done)) < n_tasks) os_wait((uint32_t *)&p->done, seen);

@@ -177,7 +177,8 @@ err memory_plan_make(const fm_options *o, const model_files *m, const weights *w
     in.k = o->experts_per_token ? o->experts_per_token : c->experts_per_token;
     in.tokenizer_bytes = m->tokens ? tokenizer_memory(m->tokens) : 0;
     memory_plan *p = out;
-    p->threads = o->threads ? o->threads : os_cpu_count();
+    /* More than processors would only take turns (docs/MEASURED.md, "CPU kernels"). */
+    p->threads = o->threads ? int_min(o->threads, os_cpu_count()) : os_cpu_count();
     p->sessions = o->sessions ? o->sessions : 1;
     bool f32 = o->kv == FM_KV_F32 || (o->kv == FM_KV_DEFAULT && o->exact);
     p->kv = f32 ? KV_F32 : KV_F16;

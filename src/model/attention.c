@@ -29,12 +29,24 @@ static const batch_item *item_of(const batch *b, int row, int *t) {
 }
 
 /* The angle is rounded to float32 as in the reference; its sine is rounded once. */
-static void angles(cpu_ops *o, int position, float *cos_, float *sin_) {
-    for (int i = 0; i < o->c->rope.dims / 2; i++) {
-        double angle = (double)((float)position * o->inv_freq[i]);
+static void angles_row(void *ctx, int row, int worker) {
+    (void)worker;
+    const attn_job *j = ctx;
+    cpu_ops *o = j->o;
+    int t, half = o->c->rope.dims / 2;
+    const batch_item *item = item_of(j->b, row, &t);
+    float *cos_ = o->rope_cos + (size_t)row * (size_t)half;
+    float *sin_ = o->rope_sin + (size_t)row * (size_t)half;
+    for (int i = 0; i < half; i++) {
+        double angle = (double)((float)(item->start + t) * o->inv_freq[i]);
         cos_[i] = (float)cos(angle) * o->rope_factor;
         sin_[i] = (float)sin(angle) * o->rope_factor;
     }
+}
+
+void attention_angles(cpu_ops *o, const batch *b) {
+    attn_job j = {.o = o, .b = b};
+    pool_run(o->o.pool, angles_row, &j, b->rows);
 }
 
 static void store_kv(const attn_job *j, const batch_item *item, int t, int h, const float *k,
@@ -64,9 +76,8 @@ static void prepare_row(void *ctx, int row, int worker) {
     int head_width = c->attention_gate ? 2 * d : d;
     float eps = (float)c->norm_eps;
     const batch_item *item = item_of(j->b, row, &t);
-    float *cos_ = o->rope_cos + (size_t)row * (size_t)half;
-    float *sin_ = o->rope_sin + (size_t)row * (size_t)half;
-    angles(o, item->start + t, cos_, sin_);
+    const float *cos_ = o->rope_cos + (size_t)row * (size_t)half;
+    const float *sin_ = o->rope_sin + (size_t)row * (size_t)half;
     for (int h = 0; h < c->heads; h++) {
         const float *q = j->q + (size_t)row * (size_t)j->q_width + (size_t)h * (size_t)head_width;
         size_t at = ((size_t)(h / group) * (size_t)j->b->rows + (size_t)row) * (size_t)group;

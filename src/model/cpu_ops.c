@@ -180,6 +180,7 @@ static err begin(ops *face, const batch *b) {
             qmat_row_f32(x, &o->o.weights->embed, b->items[i].ids[t]);
         }
     }
+    attention_angles(o, b);
     return err_none();
 }
 

@@ -107,6 +107,9 @@ void rows_add(cpu_ops *o, const float *y, int rows);
 /* ERR_CORRUPT when a number of this block was not finite. */
 err check_finite(cpu_ops *o, int layer, const char *what) MUST_USE;
 
+/* attention.c: the rotary angles of the batch's rows, the same in all layers. */
+void attention_angles(cpu_ops *o, const batch *b);
+
 /* The blocks. */
 err cpu_attention(ops *face, const batch *b, int layer) MUST_USE;
 err cpu_delta_net(ops *face, const batch *b, int layer) MUST_USE;
