@@ -277,7 +277,8 @@ print-build-config:   ## compiler, flags, libraries
 # What some rule above compiles; tests/style compares it with what lies in the tree.
 print-sources:
 	@printf '%s\n' $(LIB_SRC) $(COMMON_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) $(TOKDIFF_SRC) \
-		$(FAKE_SERVER_SRC) $(TEMPLATE_SRC) $(GRAMMAR_SRC) $(KERNEL_BENCH_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
+		$(FAKE_SERVER_SRC) $(TEMPLATE_SRC) $(GRAMMAR_SRC) $(KERNEL_BENCH_SRC) $(MODEL_BENCH_SRC) \
+		$(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
 	@printf '%s\n' $(GPUCHECK_SRC)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
