@@ -117,9 +117,11 @@ static int change(settings *c, const char *key, const char *value) {
     settings_change one = {(config_id)id, value};
     err e = settings_save(settings_file(c), &one, 1);
     if (e.code) return fail(e);
-    printf("%s: was %s%s%s, is now %s%s%s in %s\n", config_rows[id].name, before ? "\"" : "",
-           before ? before : "not set", before ? "\"" : "", value ? "\"" : "",
-           value ? value : "not set", value ? "\"" : "", settings_file(c));
+    char said[2 * PATH_TEXT_MAX + 200];
+    snprintf(said, sizeof said, "%s: was %s%s%s, is now %s%s%s in %s", config_rows[id].name,
+             before ? "\"" : "", before ? before : "not set", before ? "\"" : "", value ? "\"" : "",
+             value ? value : "not set", value ? "\"" : "", settings_file(c));
+    print_wrapped(stdout, "", said);
     if (settings_origin_of(c, (config_id)id) > ORIGIN_FILE) {
         char origin[PATH_TEXT_MAX + 64], text[PATH_TEXT_MAX + 200];
         settings_origin_text(c, (config_id)id, origin, sizeof origin);

@@ -162,7 +162,9 @@ static void preview(const wizard *w) {
         return;
     }
     printf("%s would say:\n", settings_file(w->c));
-    print_wrapped(stdout, "  | ", text);
+    char *save = NULL;
+    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+        print_wrapped(stdout, "  | ", line);
     free(text);
 }
 
@@ -180,8 +182,10 @@ static bool save(wizard *w) {
     }
     for (int i = 0; i < w->n_steps; i++) free(w->steps[i].before);
     w->n_steps = 0;
-    printf("Saved %d setting%s in %s. To take it back: flashchat config undo\n", n,
-           n == 1 ? "" : "s", settings_file(w->c));
+    char text[PATH_TEXT_MAX + 100];
+    snprintf(text, sizeof text, "Saved %d setting%s in %s. To take it back: flashchat config undo",
+             n, n == 1 ? "" : "s", settings_file(w->c));
+    print_wrapped(stdout, "", text);
     return true;
 }
 

@@ -101,11 +101,21 @@ static bool add_setting(default_words *d, const command *c, const settings *s, c
 
 /* The model as a folder: the typed one when there is one (its word is replaced), else the
  * setting's. *entry is the registry's, or NULL. */
-static err resolve(const settings *s, const model_list *l, const char *typed, char *dir,
+static err resolve(const command *c, const product *p, const char *typed, char *dir,
                    const model_entry **entry) {
+    const settings *s = p->c;
+    const model_list *l = &p->models;
     const char *name = typed ? typed : settings_text(s, CONFIG_MODEL);
     *entry = models_find(l, name);
     dir[0] = '\0';
+    if (*entry && !strcmp(c->name, "pack")) {
+        if (model_published(s, *entry, dir) == MODEL_READY) return err_none();
+        dir[0] = '\0';
+        return err_make(ERR_NOT_FOUND,
+                        "the published weights of %s are not here; get them with: flashchat "
+                        "download %s (from the archive: flashchat restore %s)",
+                        (*entry)->id, (*entry)->id, (*entry)->id);
+    }
     if (!*entry && typed) return err_none(); /* a folder: the command says what is wrong with it */
     return model_resolve(s, l, name, dir, entry);
 }
@@ -127,7 +137,6 @@ static int typed_model(const command *c, int argc, char **argv) {
 
 static bool fill(default_words *d, const command *c, const product *p, char **argv, int argc) {
     settings *s = p->c;
-    const model_list *l = &p->models;
     char dir[PATH_TEXT_MAX];
     const model_entry *entry;
     bool model = wants_model(c, argc, argv);
@@ -137,11 +146,11 @@ static bool fill(default_words *d, const command *c, const product *p, char **ar
     if (typed && !apart && !strncmp(typed, "--model=", 8)) typed += 8;
     err e = err_none();
     if (model) {
-        e = resolve(s, l, typed, dir, &entry);
+        e = resolve(c, p, typed, dir, &entry);
         if (!e.code) e = model_apply_profile(s, entry);
     }
     if (e.code) {
-        fprintf(stderr, "%s: %s\n", c->program, e.text);
+        product_fail(c->name, e);
         return false;
     }
     bool good = true;

@@ -33,9 +33,8 @@ static void print_help(void) {
         if (!find(product_commands[i].name))
             printf("  %-12s %s\n", product_commands[i].name, product_commands[i].summary);
     printf("  %-12s %s\n", "help", "this text, or that of a command: flashchat help prompt");
-    printf("\nflashchat COMMAND --help lists a command's options; flashchat --version the "
-           "version.\n");
-    printf("Without --model the bundled demonstration model answers.\n");
+    printf("\nA command's options: flashchat COMMAND --help. Without a command: a menu.\n"
+           "Without --model the model of the settings answers, at first the bundled one.\n");
 }
 
 static void print_command_help(const command *c) {

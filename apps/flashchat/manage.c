@@ -13,6 +13,7 @@
 #include "manage.h"
 #include "manage_use.h"
 #include "product.h"
+#include "run_self.h"
 #include "screen.h"
 
 typedef struct errand {
@@ -102,6 +103,7 @@ static bool typed_id(const errand *e, const char *what) {
 
 static const char *part_text(unsigned parts) {
     if (parts == ARCHIVE_ALL) return "all files";
+    if (parts == ARCHIVE_PACKED) return "the packed files";
     return parts == ARCHIVE_ORIGINALS ? "the published weights" : "the files for running";
 }
 
@@ -147,7 +149,7 @@ static int restore(product *p, const char *name, unsigned parts) {
     return errand_close(&e, r);
 }
 
-int manage_delete(product *p, const char *name, unsigned parts) {
+int manage_delete(product *p, const char *name, unsigned parts, bool typed) {
     errand e;
     char text[600], size[16];
     archive_list local = {0}, there = {0};
@@ -164,9 +166,11 @@ int manage_delete(product *p, const char *name, unsigned parts) {
                        "again you must download it again.");
     archive_list_free(&local);
     archive_list_free(&there);
-    if (!typed_id(&e, text)) return errand_close(&e, err_none()), 1;
+    if (!typed && !typed_id(&e, text)) return errand_close(&e, err_none()), 1;
     r = archive_delete_local(&e.job);
-    if (!r.code) printf("Removed. Get it again with: flashchat download %s\n", e.m->id);
+    if (!r.code)
+        printf("Removed. Get it again with: flashchat %s %s\n",
+               parts == ARCHIVE_PACKED ? "pack" : "download", e.m->id);
     return errand_close(&e, r);
 }
 
@@ -179,74 +183,153 @@ static void count_file(void *ctx, const char *file, uint64_t bytes) {
     (void)a;
 }
 
+/* The published files: present, or with deep every byte; without them the packed ones must be. */
+static err verify_here(errand *e, bool deep) {
+    char dir[PATH_TEXT_MAX], packed[PATH_TEXT_MAX];
+    err r = hub_find_snapshot(e->cache, e->m->repo, e->m->revision, dir);
+    if (r.code == ERR_NOT_FOUND)
+        return err_make(ERR_NOT_FOUND,
+                        "%s is not on this machine; get it with: flashchat download "
+                        "%s",
+                        e->m->id, e->m->id);
+    bool runs = model_where(e->p->c, e->m, packed) == MODEL_READY && strcmp(packed, dir);
+    if (!r.code && runs && hub_complete(dir).code) {
+        printf("%s: the published weights are not here; the packed files are what runs\n",
+               e->m->id);
+        return model_agree(e->m, packed);
+    }
+    if (!r.code)
+        r = deep ? hub_verify(dir, e->job.cancel, count_file, &e->show) : hub_complete(dir);
+    if (!r.code) r = model_agree(e->m, dir);
+    if (r.code == ERR_NOT_FOUND || r.code == ERR_CORRUPT)
+        r = err_within(r, "not good (mend it with: flashchat manage --repair %s)", e->m->id);
+    if (!r.code)
+        printf("%s: %s\n", e->m->id,
+               deep ? "every published file has the bytes that it should" : "all files are there");
+    return r;
+}
+
 static int verify(product *p, const char *name, bool deep, bool archive) {
     errand e;
-    char dir[PATH_TEXT_MAX];
     err r = errand_open(&e, p, "verify", name);
     if (!r.code && archive) {
         r = archive_verify(&e.job, deep);
-    } else if (!r.code) {
-        r = hub_find_snapshot(e.cache, e.m->repo, e.m->revision, dir);
-        if (r.code == ERR_NOT_FOUND)
-            r = err_make(ERR_NOT_FOUND,
-                         "%s is not on this machine; get it with: flashchat download %s", e.m->id,
-                         e.m->id);
         if (!r.code)
-            r = deep ? hub_verify(dir, e.job.cancel, count_file, &e.show) : hub_complete(dir);
-        if (!r.code) r = model_agree(e.m, dir);
-        if (r.code == ERR_NOT_FOUND || r.code == ERR_CORRUPT)
-            r = err_within(r, "not good (mend it with: flashchat download %s)", e.m->id);
+            printf("%s: in the archive %s\n", e.m->id,
+                   deep ? "every file has the bytes that it should" : "all files are there");
+    } else if (!r.code) {
+        r = verify_here(&e, deep);
     }
     progress_end(&e.show);
-    if (!r.code)
-        printf("%s: %s%s\n", e.m->id,
-               deep ? "every file has the bytes that it should" : "all files are there",
-               deep ? "" : " (their bytes: flashchat verify --deep NAME)");
+    if (!r.code && !deep)
+        printf("Their bytes are compared with: flashchat verify %s --deep%s\n", e.m->id,
+               archive ? " --archive" : "");
     return errand_close(&e, r);
+}
+
+/* Reads everything; what is damaged or missing is fetched again, after the download's own screen.
+ */
+static int repair(product *p, const char *name) {
+    errand e;
+    char dir[PATH_TEXT_MAX], id[sizeof e.m->id];
+    int dropped = 0;
+    err r = errand_open(&e, p, "manage", name);
+    if (!r.code) r = refuse_in_use(&e);
+    if (!r.code) r = hub_find_snapshot(e.cache, e.m->repo, e.m->revision, dir);
+    if (!r.code) r = hub_drop_damaged(dir, e.job.cancel, count_file, &e.show, &dropped);
+    bool whole = !r.code && !dropped && !hub_complete(dir).code;
+    if (e.m) snprintf(id, sizeof id, "%s", e.m->id);
+    int rc = errand_close(&e, r);
+    if (rc) return rc;
+    if (whole) {
+        printf("%s: every published file is good. Next: flashchat chat --model %s\n", id, id);
+        return 0;
+    }
+    printf("%d damaged file%s removed; what is missing is fetched again.\n\n", dropped,
+           dropped == 1 ? " was" : "s were");
+    char download[] = "download", *words[] = {download, id, NULL};
+    return command_download(2, words);
 }
 
 /* ---- the list and the menu ---- */
 
-static void show_model(product *p, const model_entry *m, int number) {
+typedef struct holdings { /* bytes of a model, here and in the archive */
+    model_state state;
+    uint64_t runtime, originals, packed, archived;
+    char open[40]; /* the operation that was interrupted, or "" */
+} holdings;
+
+/* False when nothing of it is anywhere. */
+static bool look(product *p, const model_entry *m, holdings *out) {
     errand e = {.p = p, .m = m};
     archive_list here = {0}, there = {0};
-    char dir[PATH_TEXT_MAX], first[16], line[600], a[16], b[16], c[16], open[40] = "";
+    char dir[PATH_TEXT_MAX];
+    *out = (holdings){0};
     if (!m->repo[0] || models_cache_dir(p->c, e.cache).code ||
         settings_path(p->c, CONFIG_OFFLOAD_DIR, e.archive).code)
-        return;
+        return false;
     e.job = (archive_job){.fs = &archive_real_fs,
                           .cache = e.cache,
                           .archive = e.archive[0] ? e.archive : NULL,
                           .repo = m->repo,
                           .parts = ARCHIVE_ALL};
-    model_state state = model_where(p->c, m, dir);
-    if (state != MODEL_ABSENT && archive_local(&e.job, &here).code) return;
-    if (e.job.archive && archive_manifest(&e.job, &there).code) return;
-    if (state != MODEL_ABSENT && archive_journal(&e.job, open, sizeof open).code) open[0] = '\0';
-    snprintf(first, sizeof first, "  %2d  ", number);
-    snprintf(line, sizeof line,
-             "%s: %s; here %s for running + %s published weights; archive %s%s%s", m->id,
-             state == MODEL_READY     ? "ready"
-             : state == MODEL_PARTIAL ? "not complete"
-                                      : "not here",
-             human_bytes(a, archive_list_bytes(&here, ARCHIVE_RUNTIME)),
-             human_bytes(b, archive_list_bytes(&here, ARCHIVE_ORIGINALS)),
-             human_bytes(c, archive_list_bytes(&there, ARCHIVE_ALL)),
-             open[0] ? "; unfinished: " : "", open);
-    print_wrapped(stdout, first, line);
+    out->state = model_where(p->c, m, dir);
+    err r = out->state == MODEL_ABSENT ? err_none() : archive_local(&e.job, &here);
+    if (!r.code && out->state != MODEL_ABSENT)
+        r = archive_journal(&e.job, out->open, sizeof out->open);
+    if (!r.code && e.job.archive) r = archive_manifest(&e.job, &there);
+    if (r.code) print_wrapped(stdout, "  ! ", r.text);
+    out->runtime = archive_list_bytes(&here, ARCHIVE_RUNTIME);
+    out->originals = archive_list_bytes(&here, ARCHIVE_ORIGINALS);
+    out->packed = archive_list_bytes(&here, ARCHIVE_PACKED);
+    out->archived = archive_list_bytes(&there, ARCHIVE_ALL);
     archive_list_free(&here);
     archive_list_free(&there);
+    return out->state != MODEL_ABSENT || out->archived;
 }
 
-static int show_all(product *p) {
+static void add_part(char *line, size_t size, const char *what, uint64_t bytes) {
+    char text[16];
+    size_t n = strlen(line);
+    if (bytes) snprintf(line + n, size - n, "; %s %s", human_bytes(text, bytes), what);
+}
+
+static void show_model(const model_entry *m, const holdings *h, int number) {
+    char first[16], line[600];
+    snprintf(first, sizeof first, "  %2d  ", number);
+    snprintf(line, sizeof line, "%s: %s", m->id,
+             h->state == MODEL_READY     ? "ready"
+             : h->state == MODEL_PARTIAL ? "not complete"
+                                         : "not here");
+    add_part(line, sizeof line, "of configuration and tokenizer", h->runtime);
+    add_part(line, sizeof line, "of published weights", h->originals);
+    add_part(line, sizeof line, "packed", h->packed);
+    add_part(line, sizeof line, "in the archive", h->archived);
+    if (h->open[0]) {
+        size_t n = strlen(line);
+        snprintf(line + n, sizeof line - n, "; %s was interrupted: the same command goes on",
+                 h->open);
+    }
+    print_wrapped(stdout, first, line);
+}
+
+/* Only what is somewhere; the numbers are those of this list, in shown[MODELS_MAX]. */
+static int show_all(product *p, int *shown) {
     char cache[PATH_TEXT_MAX], archive[PATH_TEXT_MAX];
+    int n = 0;
     printf("%sModel files%s\n", style(STYLE_BOLD), STYLE_END);
-    for (int i = 0; i < p->models.n; i++) show_model(p, &p->models.entries[i], i + 1);
+    for (int i = 0; i < p->models.n; i++) {
+        holdings h;
+        if (!look(p, &p->models.entries[i], &h)) continue;
+        shown[n++] = i;
+        show_model(&p->models.entries[i], &h, n);
+    }
+    if (!n) puts("  none yet. Get one: flashchat download NAME (the names: flashchat models)");
     if (!models_cache_dir(p->c, cache).code) print_wrapped(stdout, "  kept in  ", cache);
     if (!settings_path(p->c, CONFIG_OFFLOAD_DIR, archive).code)
         print_wrapped(stdout, "  archive  ",
                       archive[0] ? archive : "none (flashchat config set OFFLOAD_DIR FOLDER)");
-    return 0;
+    return n;
 }
 
 static int act(product *p, const char *id, int key) {
@@ -257,7 +340,11 @@ static int act(product *p, const char *id, int key) {
     case 'a': return offload(p, id, ARCHIVE_ALL, true);
     case 'f': return offload(p, id, ARCHIVE_ALL, false);
     case 'r': return restore(p, id, ARCHIVE_ALL);
-    case 'x': return manage_delete(p, id, ARCHIVE_ALL);
+    case 'p': return run_self("pack", id);
+    case 'e': return repair(p, id);
+    case '1': return manage_delete(p, id, ARCHIVE_ORIGINALS, false);
+    case '2': return manage_delete(p, id, ARCHIVE_PACKED, false);
+    case 'x': return manage_delete(p, id, ARCHIVE_ALL, false);
     default: return 0;
     }
 }
@@ -266,20 +353,25 @@ static int menu(product *p) {
     for (;;) {
         char typed[40];
         int64_t n;
-        show_all(p);
-        if (!ask_line("  number of a model, or empty line to leave: ", typed, sizeof typed) ||
+        int shown[MODELS_MAX], count = show_all(p, shown);
+        if (!count) return 0;
+        if (!ask_line("  Type the number of a model, or an empty line to leave: ", typed,
+                      sizeof typed) ||
             !typed[0])
             return 0;
-        if (!value_int(typed, &n) || n < 1 || n > p->models.n ||
-            !p->models.entries[n - 1].repo[0]) {
+        if (!value_int(typed, &n) || n < 1 || n > count) {
             puts("  Please type one of the numbers shown.");
             continue;
         }
-        const char *id = p->models.entries[n - 1].id;
+        const char *id = p->models.entries[shown[n - 1]].id;
         printf("\n%s%s%s\n  q  quick check        d  deep check (reads all)\n"
-               "  o  archive the published weights, then free them\n"
+               "  e  repair: fetch damaged files again\n"
+               "  p  pack: one read brings one expert\n"
                "  a  copy everything to the archive\n  f  archive everything, then free it\n"
-               "  r  restore            x  remove from this machine\n  other  back\n",
+               "  o  archive the published weights, then free them\n"
+               "  r  restore from the archive\n"
+               "  1  remove the published weights   2  remove the packed files\n"
+               "  x  remove all of it from this machine\n  other  back\n",
                style(STYLE_BOLD), id, STYLE_END);
         int key = ask_key("  : ");
         if (key < 0) return 0;
@@ -290,14 +382,15 @@ static int menu(product *p) {
 
 /* ---- commands ---- */
 
-/* --part runtime|originals|all, or 0 after a message. */
+/* --part runtime|originals|packed|all, or 0 after a message. */
 static unsigned take_parts(int *argc, char **argv, const char *command, unsigned otherwise) {
     const char *text = take_value(argc, argv, "--part");
     if (!text) return otherwise;
-    if (!strcmp(text, "runtime")) return ARCHIVE_RUNTIME;
+    if (!strcmp(text, "runtime")) return ARCHIVE_RUNTIME | ARCHIVE_PACKED;
+    if (!strcmp(text, "packed")) return ARCHIVE_PACKED;
     if (!strcmp(text, "originals")) return ARCHIVE_ORIGINALS;
     if (!strcmp(text, "all")) return ARCHIVE_ALL;
-    fprintf(stderr, "flashchat %s: --part is runtime, originals or all\n", command);
+    fprintf(stderr, "flashchat %s: --part is runtime, originals, packed or all\n", command);
     return 0;
 }
 
@@ -351,16 +444,24 @@ int command_manage(int argc, char **argv) {
     int rc;
     bool list = take_word(&argc, argv, "--list");
     const char *delete = take_value(&argc, argv, "--delete");
+    const char *mend = take_value(&argc, argv, "--repair");
     unsigned parts = take_parts(&argc, argv, "manage", ARCHIVE_ALL);
     if (!parts) return 2;
     if (!product_open(&p, "manage", &argc, argv, &rc)) return rc;
     if (argc != 1) {
-        fprintf(stderr, "flashchat manage: it takes --list, --delete NAME or nothing\n");
+        fprintf(stderr,
+                "flashchat manage: it takes --list, --repair NAME, --delete NAME or nothing\n");
         rc = 2;
     } else if (delete) {
-        rc = manage_delete(&p, delete, parts);
+        rc = manage_delete(&p, delete, parts, false);
+    } else if (mend) {
+        rc = repair(&p, mend);
+    } else if (list) {
+        int shown[MODELS_MAX];
+        rc = 0;
+        if (show_all(&p, shown)) puts("Next: flashchat manage (a menu), or flashchat help manage");
     } else {
-        rc = list ? show_all(&p) : menu(&p);
+        rc = menu(&p);
     }
     product_close(&p);
     return rc;

@@ -4,8 +4,9 @@
 
 #include "product.h"
 
-/* Removes the parts (archive.h) of a model from this machine once its exact id was typed. An exit
- * code; nothing is removed while a program uses it. */
-int manage_delete(product *p, const char *name, unsigned parts);
+/* Removes the parts (archive.h) of a model from this machine once its exact id was typed: it is
+ * asked for unless typed says that it was. An exit code; nothing is removed while a program uses
+ * it. */
+int manage_delete(product *p, const char *name, unsigned parts, bool typed);
 
 #endif

@@ -254,8 +254,36 @@ err models_cache_dir(const settings *c, char *out) {
     return path_expand(out, "~/.cache/huggingface/hub");
 }
 
+/* What `flashchat pack` wrote into a snapshot, when it is complete: its manifest comes last. */
+static bool find_packed(const char *snapshot, char *out) {
+    static const char *const names[] = {"flashchat/q4", "flashchat/q8"};
+    char manifest[PATH_TEXT_MAX];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!path_join(out, snapshot, names[i]).code &&
+            !path_join(manifest, out, "manifest.json").code && file_exists(manifest))
+            return true;
+    return false;
+}
+
+static model_state model_in_cache(const settings *c, const model_entry *m, bool packed, char *out) {
+    char cache[PATH_TEXT_MAX], repo[PATH_TEXT_MAX], snapshot[PATH_TEXT_MAX];
+    out[0] = '\0';
+    if (models_cache_dir(c, cache).code) return MODEL_ABSENT;
+    if (!hub_find_snapshot(cache, m->repo, m->revision, snapshot).code) {
+        if (packed && find_packed(snapshot, out)) return MODEL_READY;
+        memcpy(out, snapshot, strlen(snapshot) + 1);
+        if (!hub_complete(snapshot).code) return MODEL_READY;
+    }
+    bool begun = !hub_repo_dir(cache, m->repo, repo).code && dir_exists(repo);
+    return begun ? MODEL_PARTIAL : MODEL_ABSENT;
+}
+
+model_state model_published(const settings *c, const model_entry *m, char *out) {
+    return m->path[0] ? model_where(c, m, out) : model_in_cache(c, m, false, out);
+}
+
 model_state model_where(const settings *c, const model_entry *m, char *out) {
-    char cache[PATH_TEXT_MAX], home[PATH_TEXT_MAX], repo[PATH_TEXT_MAX];
+    char home[PATH_TEXT_MAX];
     out[0] = '\0';
     if (m->path[0]) {
         err e =
@@ -265,11 +293,7 @@ model_state model_where(const settings *c, const model_entry *m, char *out) {
         out[0] = '\0';
         return MODEL_ABSENT;
     }
-    if (models_cache_dir(c, cache).code) return MODEL_ABSENT;
-    if (!hub_find_snapshot(cache, m->repo, m->revision, out).code && !hub_complete(out).code)
-        return MODEL_READY;
-    bool begun = !hub_repo_dir(cache, m->repo, repo).code && dir_exists(repo);
-    return begun ? MODEL_PARTIAL : MODEL_ABSENT;
+    return model_in_cache(c, m, true, out);
 }
 
 static bool has_config(const char *dir) {

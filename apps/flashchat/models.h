@@ -61,8 +61,11 @@ typedef enum model_state {
     MODEL_READY,
 } model_state;
 
-/* Where the entry's files are (out[PATH_TEXT_MAX], "" when absent). */
+/* Where the entry's files are (out[PATH_TEXT_MAX], "" when absent): what `flashchat pack` wrote of
+ * it when that is complete, else the published files. */
 model_state model_where(const settings *c, const model_entry *m, char *out);
+/* The published files alone, for packing. */
+model_state model_published(const settings *c, const model_entry *m, char *out);
 /* A name of the registry or a folder, to a folder that has a config.json. ERR_NOT_FOUND says how to
  * get the model. *entry (may be NULL) is the registry's entry or NULL for a folder of one's own. */
 err model_resolve(const settings *c, const model_list *l, const char *name, char *dir,

@@ -1,8 +1,10 @@
 /* pack.c: flashchat pack: writes a model again so that one read brings one expert. */
 #include <stdio.h>
+#include <string.h>
 
 #include "../common/model.h"
 #include "command.h"
+#include "screen.h"
 #include "work_bar.h"
 
 typedef struct pack_args {
@@ -27,22 +29,42 @@ static const arg_def defs[] = {
 
 static const pack_args defaults = {.bits = 4, .group = 64};
 
+/* What comes next, in the words of the person: a name of the registry is packed for good, a folder
+ * is used by its path. */
+static void say_next(const fm_pack_report *r) {
+    char text[MODEL_PATH_MAX + 300];
+    if (strstr(r->out_dir, "/models--") && strstr(r->out_dir, "/flashchat/"))
+        snprintf(text, sizeof text,
+                 "From now on the model's name stands for these files. The published weights may "
+                 "go: flashchat offload NAME --part originals. Check: flashchat verify NAME "
+                 "--deep");
+    else
+        snprintf(text, sizeof text, "Next: flashchat chat --model %s", r->out_dir);
+    print_wrapped(stdout, "", text);
+}
+
 static void say(const fm_pack_report *r, bool dry) {
+    char text[MODEL_PATH_MAX + 300];
     char experts[16], trunk[16];
     size_text((double)r->experts_bytes, experts);
     size_text((double)r->trunk_bytes, trunk);
     const char *how = r->relaid ? "every value as it is" : "quantised";
     if (r->complete_before) {
-        printf("%s is packed already. flashchat verify %s checks it.\n", r->out_dir, r->out_dir);
+        snprintf(text, sizeof text, "%s is packed already.", r->out_dir);
+        print_wrapped(stdout, "", text);
+        say_next(r);
     } else if (dry) {
-        printf("%s: %s of experts in %d layers, %s of trunk, %s\n", r->out_dir, experts, r->layers,
-               trunk, how);
+        snprintf(text, sizeof text, "%s: %s of experts in %d layers, %s of trunk, %s", r->out_dir,
+                 experts, r->layers, trunk, how);
+        print_wrapped(stdout, "", text);
+        puts("Nothing was written. To do it: the same without --dry-run");
     } else {
         if (r->layers_before)
             printf("%d of %d layers were there from before.\n", r->layers_before, r->layers);
-        printf("Packed into %s: %s of experts, %s of trunk, %s.\n"
-               "Use it with --model %s\n",
-               r->out_dir, experts, trunk, how, r->out_dir);
+        snprintf(text, sizeof text, "Packed into %s: %s of experts, %s of trunk, %s.", r->out_dir,
+                 experts, trunk, how);
+        print_wrapped(stdout, "", text);
+        say_next(r);
     }
 }
 

@@ -10,6 +10,7 @@
 
 #include "../common/model.h"
 #include "command.h"
+#include "screen.h"
 
 #define MEASURE_SECONDS 0.4
 
@@ -44,9 +45,98 @@ static void compute(figures *f) {
     if (f->token_missed > 0) f->disk_tokens = f->machine.disk_read / f->token_missed;
 }
 
+/* ---- what if ---- */
+
+#define CHANGES_MAX 6
+
+typedef struct change { /* another machine, or another way to run: the speed at best, even use */
+    char what[120];
+    double tokens;    /* a second; 0: no limit is known */
+    bool lossy, fits; /* lossy: answers change */
+} change;
+
+/* cache: bytes for experts; disk: bytes a second; k: the share of the trained experts. */
+static double speed_at(const figures *f, double cache, double disk, double k) {
+    const fm_plan *p = &f->p;
+    double expert = (double)p->expert_bytes_token * k;
+    double held = p->experts_total ? cache / (double)p->experts_total : 1;
+    double missed = held >= 1 ? 0 : (1 - held) * expert, seconds = 0;
+    if (f->machine.memory_read > 0)
+        seconds = ((double)p->trunk_bytes_token + expert) / f->machine.memory_read;
+    if (disk > 0 && missed / disk > seconds) seconds = missed / disk;
+    return seconds > 0 ? 1 / seconds : 0;
+}
+
+static change *add_change(change *all, int *n) {
+    change *c = &all[(*n)++];
+    *c = (change){.fits = true};
+    return c;
+}
+
+static int what_if(const figures *f, change all[CHANGES_MAX]) {
+    const fm_plan *p = &f->p;
+    char size[16];
+    int n = 0;
+    double fixed = (double)p->floor, limit = (double)p->memory_limit, disk = f->machine.disk_read;
+    double cache = p->fits ? (double)p->cache : 0, whole = fixed + (double)p->experts_total;
+    if (f->machine.memory_read <= 0) return 0;
+    change *c = add_change(all, &n);
+    snprintf(c->what, sizeof c->what, "as it is");
+    c->fits = p->fits;
+    c->tokens = speed_at(f, p->resident ? (double)p->experts_total : cache, disk, 1);
+    if (2 * limit >= fixed && 2 * limit < whole) {
+        c = add_change(all, &n);
+        snprintf(c->what, sizeof c->what, "twice the memory, %s", size_text(2 * limit, size));
+        c->tokens = speed_at(f, 2 * limit - fixed, disk, 1);
+    }
+    if (!p->resident && limit < whole) {
+        c = add_change(all, &n);
+        snprintf(c->what, sizeof c->what, "all experts in memory, %s", size_text(whole, size));
+        c->tokens = speed_at(f, (double)p->experts_total, disk, 1);
+        c = add_change(all, &n);
+        snprintf(c->what, sizeof c->what, "a drive twice as fast, %s/s", size_text(2 * disk, size));
+        c->fits = p->fits;
+        c->tokens = speed_at(f, cache, 2 * disk, 1);
+    }
+    int fewer = (2 * p->experts_per_token + 2) / 3; /* what MEASURED.md has a figure for */
+    if (fewer < p->experts_per_token) {
+        c = add_change(all, &n);
+        snprintf(c->what, sizeof c->what, "%d experts a token, not %d", fewer,
+                 p->experts_per_token);
+        c->lossy = true;
+        c->fits = p->fits;
+        c->tokens = speed_at(f, p->resident ? (double)p->experts_total : cache, disk,
+                             (double)fewer / p->experts_per_token);
+    }
+    return n;
+}
+
+static void print_what_if(const figures *f) {
+    change all[CHANGES_MAX];
+    int n = what_if(f, all);
+    if (!n) return;
+    puts("\nWhat if (at best, with evenly spread use of the experts)");
+    for (int i = 0; i < n; i++) {
+        char first[200];
+        snprintf(first, sizeof first, "  %-36.100s ", all[i].what);
+        char text[300];
+        if (!all[i].fits)
+            snprintf(text, sizeof text, "does not fit");
+        else
+            snprintf(text, sizeof text, "%.1f tok/s", all[i].tokens);
+        print_wrapped(stdout, first, text);
+    }
+    if (!all[n - 1].lossy) return;
+    print_wrapped(stdout, "  ",
+                  "Fewer experts make answers worse: on the bundled model 4 of 6 cost 1.8 % of "
+                  "perplexity (docs/MEASURED.md). What it costs yours: flashchat benchmark "
+                  "quality --k N");
+}
+
 static void line(const char *name, size_t bytes, const char *what) {
-    char text[16];
-    printf("  %-14s %10s   %s\n", name, size_text((double)bytes, text), what);
+    char text[16], first[60];
+    snprintf(first, sizeof first, "  %-9s %10s   ", name, size_text((double)bytes, text));
+    print_wrapped(stdout, first, what);
 }
 
 static void print_memory(const fm_plan *p) {
@@ -75,22 +165,37 @@ static void print_speed(const figures *f) {
     char rate[16], bytes[16];
     if (f->machine.memory_read <= 0) return;
     printf("\nSpeed limits while answering, from what this machine does right now\n");
-    printf("  memory %10s/s   %8.1f tok/s: %s a token (%d threads)\n",
-           size_text(f->machine.memory_read, rate), f->memory_tokens,
-           size_text(f->token_bytes, bytes), f->machine.threads);
-    printf("  disk   %10s/s   ", size_text(f->machine.disk_read, rate));
-    if (!f->p.fits) {
-        printf("%8.1f tok/s: if every expert came from disk\n",
-               f->machine.disk_read / (double)f->p.expert_bytes_token);
-    } else if (f->disk_tokens > 0) {
-        printf("%8.1f tok/s: %s a token, with %.1f %% found in memory (evenly spread use)\n",
-               f->disk_tokens, size_text(f->token_missed, bytes), 100 * f->hit_rate);
-    } else {
-        printf("no limit: all experts stay in memory once read\n");
-    }
+    char first[40], text[200];
+    snprintf(first, sizeof first, "  memory %10s/s   ", size_text(f->machine.memory_read, rate));
+    snprintf(text, sizeof text, "%.1f tok/s: %s a token (%d thread%s)", f->memory_tokens,
+             size_text(f->token_bytes, bytes), f->machine.threads,
+             f->machine.threads == 1 ? "" : "s");
+    print_wrapped(stdout, first, text);
+    snprintf(first, sizeof first, "  disk   %10s/s   ", size_text(f->machine.disk_read, rate));
+    if (!f->p.fits)
+        snprintf(text, sizeof text, "%.1f tok/s: if every expert came from disk",
+                 f->machine.disk_read / (double)f->p.expert_bytes_token);
+    else if (f->disk_tokens > 0)
+        snprintf(text, sizeof text,
+                 "%.1f tok/s: %s a token, with %.1f %% found in memory (evenly spread use)",
+                 f->disk_tokens, size_text(f->token_missed, bytes), 100 * f->hit_rate);
+    else
+        snprintf(text, sizeof text, "no limit: all experts stay in memory once read");
+    print_wrapped(stdout, first, text);
     if (!f->machine.disk_direct)
-        printf(
-            "  (this file system has no direct reads: the page cache may have helped the disk)\n");
+        print_wrapped(stdout, "  ",
+                      "(this file system has no direct reads: the page cache may have helped the "
+                      "disk)");
+}
+
+static void print_next(const fm_plan *p) {
+    putchar('\n');
+    if (p->fits)
+        print_wrapped(stdout, "Next: ", "flashchat chat, with the same --model and --memory");
+    else
+        print_wrapped(stdout, "Next: ",
+                      "more memory (--memory SIZE, or close other programs), a smaller context "
+                      "window (--context N), or another model (flashchat models)");
 }
 
 static void set(json_t *o, const char *key, double value) {
@@ -133,6 +238,13 @@ static int print_json(const figures *f, const char *dir) {
         {"disk_bound_tokens_per_second", f->disk_tokens},
     };
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) set(o, all[i].key, all[i].value);
+    change changes[CHANGES_MAX];
+    json_t *list = json_array();
+    for (int i = 0, n = what_if(f, changes); i < n; i++)
+        json_array_append_new(list, json_pack("{s:s, s:f, s:b, s:b}", "change", changes[i].what,
+                                              "tokens_per_second", changes[i].tokens, "fits",
+                                              changes[i].fits, "lossy", changes[i].lossy));
+    json_object_set_new(o, "what_if", list);
     char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     json_decref(o);
     if (!text) return EXIT_FAILED;
@@ -154,10 +266,15 @@ static int run(const command *c, const void *args, const arg_list *rest) {
     if (e.code) return fail(c->program, &e);
     compute(&f);
     if (a.json) return print_json(&f, dir);
-    printf("%s: %d layers, %d of %d experts a token\n\n", dir, f.p.layers, f.p.experts_per_token,
-           f.p.experts);
+    char title[MODEL_PATH_MAX + 100];
+    snprintf(title, sizeof title, "%s: %d layers, %d of %d experts a token", dir, f.p.layers,
+             f.p.experts_per_token, f.p.experts);
+    print_wrapped(stdout, "", title);
+    putchar('\n');
     print_memory(&f.p);
     print_speed(&f);
+    print_what_if(&f);
+    print_next(&f.p);
     return 0;
 }
 

@@ -8,9 +8,9 @@
 #include "screen.h"
 
 int product_fail(const char *command, err e) {
-    char first[80];
-    snprintf(first, sizeof first, "flashchat %s: ", command);
-    fprintf(stderr, "%s%s\n", first, e.text);
+    char text[ERR_TEXT_MAX + 100];
+    snprintf(text, sizeof text, "flashchat %s: %s", command, e.text);
+    say_error(text);
     return 1;
 }
 
@@ -116,9 +116,10 @@ const product_command product_commands[] = {
      "  --revision REV, --connections N, --all-files\n"
      "HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_CACHE are obeyed.\n",
      command_download},
-    {"manage", "[--list] [--delete NAME] [--part PART]", "look after model files",
+    {"manage", "[--list] [--repair NAME] [--delete NAME [--part PART]]", "look after model files",
      "Without words: a menu. What can lose something wants the model's name typed.\n"
-     "  --part runtime|originals|all\n",
+     "  --repair NAME   reads all files; damaged ones are fetched again\n"
+     "  --delete NAME   with --part runtime|originals|packed|all\n",
      command_manage},
     {"offload", "NAME [--part PART] [--keep]", "put a model into the archive, free it here",
      "The archive is the folder OFFLOAD_DIR. Each file is removed here only after its copy was "

@@ -86,6 +86,14 @@ void print_wrapped_after(FILE *f, int lead, const char *first, const char *text)
     }
 }
 
+void say_error(const char *text) {
+    fflush(stdout);
+    if (isatty(STDERR_FILENO))
+        print_wrapped(stderr, "", text);
+    else
+        fprintf(stderr, "%s\n", text);
+}
+
 void print_cell(FILE *f, const char *text, int width) {
     int wide = text_width(text);
     if (wide <= width) {
@@ -165,8 +173,9 @@ bool ask_line(const char *prompt, char *out, size_t size) {
     return true;
 }
 
-/* Single keys: the terminal's line editing is off for the time of one read. */
-static int terminal_key(void) {
+/* Single keys: the terminal's line editing is off for the time of one read, from before the prompt
+ * is seen, so that what is typed at once is not echoed by the terminal as well. */
+static int terminal_key(const char *prompt) {
     struct termios before, raw;
     if (tcgetattr(STDIN_FILENO, &before) != 0) return -1;
     raw = before;
@@ -174,6 +183,8 @@ static int terminal_key(void) {
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
     tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+    fputs(prompt, stdout);
+    fflush(stdout);
     unsigned char bytes[16];
     ssize_t n = read(STDIN_FILENO, bytes, sizeof bytes); /* a function key comes as several bytes */
     tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
@@ -183,9 +194,7 @@ static int terminal_key(void) {
 
 int ask_key(const char *prompt) {
     if (isatty(STDIN_FILENO)) {
-        fputs(prompt, stdout);
-        fflush(stdout);
-        int key = terminal_key();
+        int key = terminal_key(prompt);
         if (key >= 32 && key < 127) putchar(key);
         putchar('\n');
         return key == '\r' ? '\n' : key;

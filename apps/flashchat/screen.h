@@ -20,6 +20,8 @@ size_t text_fit(const char *text, int columns);
 void print_wrapped(FILE *f, const char *first, const char *text);
 /* The same with `lead` columns already on the line. */
 void print_wrapped_after(FILE *f, int lead, const char *first, const char *text);
+/* A message on standard error: wrapped on a terminal, one line in a pipe. */
+void say_error(const char *text);
 /* Printed in columns [text, padded to width] and cut with "..." where it is longer. */
 void print_cell(FILE *f, const char *text, int width);
 

@@ -142,8 +142,13 @@ static void ask_models(leaving *l) {
     for (int i = 0; i < l->p.models.n; i++) {
         const model_entry *m = &l->p.models.entries[i];
         if (!m->repo[0] || model_where(l->p.c, m, dir) == MODEL_ABSENT) continue;
-        printf("\n%s: an empty line keeps it.\n", m->id);
-        manage_delete(&l->p, m->id, ARCHIVE_ALL);
+        char typed[200], prompt[400];
+        snprintf(prompt, sizeof prompt,
+                 "Type %s to remove that model too; empty keeps it: ", m->id);
+        if (ask_line(prompt, typed, sizeof typed) && !strcmp(typed, m->id))
+            manage_delete(&l->p, m->id, ARCHIVE_ALL, true);
+        else
+            printf("%s stays.\n", m->id);
     }
 }
 

@@ -3,6 +3,7 @@
 
 #include "../common/model.h"
 #include "command.h"
+#include "screen.h"
 #include "work_bar.h"
 
 typedef struct verify_args {
@@ -31,14 +32,13 @@ static int run(const command *c, const void *args, const arg_list *rest) {
     fm_error e = fm_verify(dir, a.deep, work_bar_show, &bar, &packed);
     work_bar_end(&bar);
     if (e.code) return fail(c->program, &e);
-    if (!packed)
-        printf("%s: headers and sizes are right. This model has no checksums of its own; packing "
-               "it (flashchat pack) makes some.\n",
-               dir);
-    else if (a.deep)
-        printf("%s: every expert and tensor fits its checksum.\n", dir);
-    else
-        printf("%s: sizes and headers are right; --deep reads everything.\n", dir);
+    char text[MODEL_PATH_MAX + 300];
+    snprintf(text, sizeof text, "%s: %s", dir,
+             !packed  ? "headers and sizes are right"
+             : a.deep ? "every expert and tensor fits its checksum"
+                      : "sizes and headers are right; --deep reads everything");
+    print_wrapped(stdout, "", text);
+    puts("Next: flashchat chat");
     return 0;
 }
 

@@ -124,14 +124,22 @@ static void disk_task(void *ctx, int task, int worker) {
     }
 }
 
-/* The largest *.safetensors of dir into path (capacity bytes) and its size. */
-static err largest_file(const char *dir, char *path, size_t capacity, int64_t *size) {
-    *size = 0;
+static bool is_weights(const char *name) {
+    static const char *const ends[] = {".safetensors", ".bank", "trunk.bin"};
+    size_t length = strlen(name);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        size_t n = strlen(ends[i]);
+        if (length >= n && !strcmp(name + length - n, ends[i])) return true;
+    }
+    return false;
+}
+
+/* The largest weight file of dir, if larger than *size, into path (capacity bytes). */
+static void look_for_weights(const char *dir, char *path, size_t capacity, int64_t *size) {
     DIR *d = opendir(dir);
-    if (!d) return err_system(errno, "%s", dir);
+    if (!d) return;
     for (struct dirent *entry; (entry = readdir(d));) {
-        size_t length = strlen(entry->d_name);
-        if (length < 12 || strcmp(entry->d_name + length - 12, ".safetensors")) continue;
+        if (!is_weights(entry->d_name)) continue;
         char full[4096];
         int n = snprintf(full, sizeof full, "%s/%s", dir, entry->d_name);
         struct stat st;
@@ -141,7 +149,16 @@ static err largest_file(const char *dir, char *path, size_t capacity, int64_t *s
         *size = st.st_size;
     }
     closedir(d);
-    if (*size == 0) return err_make(ERR_NOT_FOUND, "%s: no .safetensors file", dir);
+}
+
+/* Of a published or of a packed model. */
+static err largest_file(const char *dir, char *path, size_t capacity, int64_t *size) {
+    char experts[4096];
+    *size = 0;
+    look_for_weights(dir, path, capacity, size);
+    int n = snprintf(experts, sizeof experts, "%s/experts", dir);
+    if (n > 0 && (size_t)n < sizeof experts) look_for_weights(experts, path, capacity, size);
+    if (*size == 0) return err_make(ERR_NOT_FOUND, "%s: no weight files", dir);
     return err_none();
 }
 

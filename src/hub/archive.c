@@ -282,6 +282,28 @@ static void remove_folders(const pass *p, const char *dir, int depth) {
     fs->rmdir(fs->ctx, dir); /* fails where something is left, as it should */
 }
 
+/* What the list leaves out, too: prompt caches, beginnings of downloads. The journal goes last. */
+static err remove_rest(const pass *p, const char *dir, int depth) {
+    char name[256], full[HUB_PATH_MAX];
+    const archive_fs *fs = p->j->fs;
+    for (int i = 0; depth < 16; i++) {
+        archive_stat s;
+        if (fs->list(fs->ctx, dir, i, name, sizeof name)) break;
+        if (!strncmp(name, ARCHIVE_JOURNAL, strlen(ARCHIVE_JOURNAL))) continue;
+        TRY(hub_join(full, dir, name));
+        int code = fs->stat(fs->ctx, full, &s);
+        if (code) return failed(code, "looking at", full);
+        if (s.kind == ARCHIVE_DIR) {
+            TRY(remove_rest(p, full, depth + 1));
+            continue;
+        }
+        code = fs->unlink(fs->ctx, full);
+        if (code) return failed(code, "removing", full);
+        i--;
+    }
+    return err_none();
+}
+
 static err finish_removal(const pass *p) {
     TRY(journal_end(p));
     if (p->j->parts == ARCHIVE_ALL) remove_folders(p, p->local, 0);
@@ -314,6 +336,7 @@ err archive_delete_local(const archive_job *j) {
     err e = archive_local(j, &local);
     if (!e.code) e = journal_write(&p, "delete");
     if (!e.code) e = remove_files(&p, &local);
+    if (!e.code && j->parts == ARCHIVE_ALL) e = remove_rest(&p, p.local, 0);
     if (!e.code) e = finish_removal(&p);
     archive_list_free(&local);
     pass_close(&p);

@@ -56,9 +56,10 @@ typedef struct archive_fs {
 extern const archive_fs archive_real_fs;
 
 enum {                        /* parts of a model */
-       ARCHIVE_RUNTIME = 1,   /* configuration, tokenizer, packed files: all but the next */
+       ARCHIVE_RUNTIME = 1,   /* configuration, tokenizer: all but the next two */
        ARCHIVE_ORIGINALS = 2, /* published weights: *.safetensors */
-       ARCHIVE_ALL = 3,
+       ARCHIVE_PACKED = 4,    /* snapshots/COMMIT/flashchat/: what `flashchat pack` wrote */
+       ARCHIVE_ALL = 7,
 };
 
 typedef struct archive_item {
@@ -104,7 +105,8 @@ err archive_free_local(const archive_job *j) MUST_USE;
 err archive_restore(const archive_job *j) MUST_USE;
 /* Checks the archive: presence and sizes, with deep also hashes. ERR_CORRUPT names the file. */
 err archive_verify(const archive_job *j, bool deep) MUST_USE;
-/* Removes local files without asking for a copy. For a person who typed the model's name. */
+/* Removes local files without asking for a copy; with all parts also prompt caches and unfinished
+ * downloads. For a person who typed the model's name. */
 err archive_delete_local(const archive_job *j) MUST_USE;
 
 /* "offload" ... of an interrupted operation, or "" */

@@ -91,7 +91,9 @@ static err add_entry(const archive_job *j, const char *full, const char *path, a
     int code = j->fs->stat(j->fs->ctx, full, &s);
     if (code) return failed(code, "looking at", full);
     *kind = s.kind;
+    bool packed = !strncmp(path, "snapshots/", 10) && strstr(path, "/flashchat/");
     archive_item item = {(char *)(uintptr_t)path, s.kind, ARCHIVE_RUNTIME, s.size, "", NULL};
+    if (packed) item.part = ARCHIVE_PACKED;
     if (s.kind == ARCHIVE_LINK) {
         ssize_t n = j->fs->readlink(j->fs->ctx, full, target, sizeof target);
         if (n < 0) return failed((int)n, "reading the link", full);
@@ -230,7 +232,8 @@ static err read_item(const json_t *o, const char *where, archive_list *l) {
     TRY(json_get_string(o, where, "sha256", "", &sha));
     TRY(json_get_string(o, where, "target", NULL, &target));
     TRY(json_get_int(o, where, "size", (json_range){0, INT64_MAX, 0}, &size));
-    TRY(json_get_int(o, where, "part", (json_range){1, 2, 1}, &part));
+    TRY(json_get_int(o, where, "part", (json_range){1, ARCHIVE_PACKED, 1}, &part));
+    if (part == 3) return err_make(ERR_CORRUPT, "%s: an item belongs to no part", where);
     if (!hub_path_is_safe(path) || (target && !target_is_safe(path, target)))
         return err_make(ERR_CORRUPT, "%s: \"%.100s\" is no safe path", where, path);
     if (!target && (strlen(sha) != 64 || strspn(sha, "0123456789abcdef") != 64))

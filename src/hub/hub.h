@@ -123,6 +123,12 @@ err hub_download(const hub_options *o, const hub_listing *l, char *snapshot) MUS
  * cancel may be NULL. Reads the whole file. */
 err hub_hash_file(const char *path, bool lfs, const atomic_bool *cancel, char *out) MUST_USE;
 
+/* Removes the blobs of a snapshot whose bytes are not what their names say, so that a download
+ * fetches them again; *dropped counts them. progress as in hub_verify, for the good ones. */
+err hub_drop_damaged(const char *snapshot, const atomic_bool *cancel,
+                     void (*progress)(void *ctx, const char *file, uint64_t bytes), void *ctx,
+                     int *dropped) MUST_USE;
+
 /* Checks the files of a snapshot against the hashes that their blobs' names are. Quick compares
  * nothing but presence (hub_complete). *checked counts files. ERR_CORRUPT names the first bad one.
  */

@@ -52,7 +52,7 @@ check "the downloaded model answers" answers
 out=$(fc verify tiny)
 says "quick check" 'all files are there'
 out=$(fc verify tiny --deep)
-says "deep check" 'every file has the bytes'
+says "deep check" 'every published file has the bytes'
 
 out=$(fc offload tiny </dev/null)
 says "offload without a folder says what to do" 'config set OFFLOAD_DIR'
@@ -97,6 +97,32 @@ says "everything comes back" 'are back and checked'
 check "byte for byte" test "$before" = "$(cd "$cache" && find . -type f ! -name '.*' -exec sha256sum {} + | sort)"
 check "with links" test -L "$cache/snapshots/0123456789abcdef0123456789abcdef01234567/config.json"
 check "and answers again" answers
+
+out=$(fc pack tiny)
+says "pack" "the model's name stands for these files"
+check "the packed model answers" answers
+out=$(echo tiny | fc offload tiny --part originals)
+says "packed: the published weights go" 'Done'
+check "and it still answers" answers
+out=$(fc verify tiny --deep)
+says "the packed files are checked" 'every expert and tensor'
+out=$(fc pack tiny)
+says "packing wants the published weights" 'flashchat restore tiny'
+fc restore tiny >/dev/null
+out=$(echo no | fc manage --delete tiny --part packed)
+says "a part wants the name, too" 'User cancelled'
+out=$(echo tiny | fc manage --delete tiny --part packed)
+says "the packed files go" 'Get it again with: flashchat pack tiny'
+check "what is published answers" answers
+blob=$(readlink -f "$cache/snapshots/0123456789abcdef0123456789abcdef01234567/tokenizer.json")
+printf x | dd of="$blob" bs=1 seek=100 conv=notrunc 2>/dev/null
+out=$(fc verify tiny --deep)
+says "damage names the repair" 'flashchat manage --repair tiny'
+out=$(echo Y | fc manage --repair tiny)
+says "repair fetches it again" '1 damaged file was removed'
+check "and it is whole" fc verify tiny --deep
+out=$(fc manage --repair tiny </dev/null)
+says "a good model needs none" 'every published file is good'
 
 blob=$(readlink -f "$cache/snapshots/0123456789abcdef0123456789abcdef01234567/tokenizer.json")
 printf x | dd of="$blob" bs=1 seek=100 conv=notrunc 2>/dev/null

@@ -353,11 +353,12 @@ static void assert_nothing_lost(crash_fs *f, const archive_fs *fs, int cut) {
     archive_list_free(&manifest);
 }
 
-typedef enum operation { OP_STORE, OP_OFFLOAD, OP_RESTORE } operation;
+typedef enum operation { OP_STORE, OP_OFFLOAD, OP_RESTORE, OP_DELETE } operation;
 
 static err run(const archive_fs *fs, operation op, unsigned parts) {
     archive_job j = job_for(fs, parts);
     if (op == OP_RESTORE) return archive_restore(&j);
+    if (op == OP_DELETE) return archive_delete_local(&j);
     TRY(archive_store(&j));
     return op == OP_OFFLOAD ? archive_free_local(&j) : err_none();
 }
@@ -365,8 +366,11 @@ static err run(const archive_fs *fs, operation op, unsigned parts) {
 static void assert_result(crash_fs *f, operation op, unsigned parts) {
     for (int i = 0; i < n_files; i++) {
         bool original = strstr(files[i].bytes, "weights of") != NULL;
-        bool in_parts = parts & (original ? ARCHIVE_ORIGINALS : ARCHIVE_RUNTIME);
-        bool here = op != OP_OFFLOAD || !in_parts;
+        bool packed = strstr(files[i].path, "/flashchat/") != NULL;
+        bool in_parts = parts & (original ? ARCHIVE_ORIGINALS
+                                 : packed ? ARCHIVE_PACKED
+                                          : ARCHIVE_RUNTIME);
+        bool here = (op != OP_OFFLOAD && op != OP_DELETE) || !in_parts;
         assert_int_equal(has_bytes(f, LOCAL, &files[i]), here);
         if (in_parts) assert_true(has_bytes(f, REMOTE, &files[i]));
     }
@@ -375,7 +379,9 @@ static void assert_result(crash_fs *f, operation op, unsigned parts) {
     for (int i = 0; i < f->n_entries; i++)
         if (f->entries[i].now >= 0 && strstr(f->entries[i].path, "/a/"))
             assert_null(strstr(f->entries[i].path, "system_prompt_cache"));
-    assert_non_null(crash_fs_get(f, LOCAL SNAP "/flashchat/system_prompt_cache/1.bin", &n));
+    bool whole = op == OP_DELETE && parts == ARCHIVE_ALL;
+    const char *prompt = crash_fs_get(f, LOCAL SNAP "/flashchat/system_prompt_cache/1.bin", &n);
+    assert_int_equal(prompt != NULL, !whole); /* only a deleted model takes it along */
 }
 
 /* Cuts at step 1, 2, 3 ... until the operation needs no more steps. */
@@ -386,6 +392,7 @@ static void cut_everywhere(operation op, unsigned parts, bool names_survive) {
         put_model(f);
         archive_fs fs = crash_fs_face(f);
         if (op == OP_RESTORE) assert_int_equal(run(&fs, OP_OFFLOAD, parts).code, 0);
+        if (op == OP_DELETE) assert_int_equal(run(&fs, OP_STORE, ARCHIVE_ALL).code, 0);
         crash_fs_settle(f); /* what was done so far is on the drive */
         f->names_survive = names_survive;
         f->cut = cut;
@@ -400,7 +407,7 @@ static void cut_everywhere(operation op, unsigned parts, bool names_survive) {
         crash_fs_free(f);
         free(f);
         if (ended && !was_off) {
-            if (cut < 20)
+            if (cut < (op == OP_DELETE ? 5 : 12))
                 fail_msg("operation %d of parts %u had only %d steps", (int)op, parts, cut);
             return;
         }
@@ -409,10 +416,40 @@ static void cut_everywhere(operation op, unsigned parts, bool names_survive) {
 
 static void test_power_cuts(void **state) {
     (void)state;
-    static const unsigned parts[] = {ARCHIVE_ALL, ARCHIVE_ORIGINALS, ARCHIVE_RUNTIME};
-    for (int op = OP_STORE; op <= OP_RESTORE; op++)
-        for (int p = 0; p < 3; p++)
+    static const unsigned parts[] = {ARCHIVE_ALL, ARCHIVE_ORIGINALS, ARCHIVE_RUNTIME,
+                                     ARCHIVE_PACKED};
+    for (int op = OP_STORE; op <= OP_DELETE; op++)
+        for (int p = 0; p < 4; p++)
             for (int names = 0; names < 2; names++) cut_everywhere((operation)op, parts[p], names);
+}
+
+/* Without an archive a deletion of one part, cut anywhere, leaves the other parts' bytes. */
+static void test_delete_alone(void **state) {
+    (void)state;
+    for (int cut = 1; cut < 1000; cut++) {
+        crash_fs *f = malloc(sizeof *f);
+        assert_non_null(f);
+        put_model(f);
+        archive_fs fs = crash_fs_face(f);
+        archive_job j = job_for(&fs, ARCHIVE_ORIGINALS);
+        j.archive = NULL;
+        f->cut = cut;
+        bool ended = !archive_delete_local(&j).code && !f->off;
+        crash_fs_power_up(f);
+        for (int i = 0; i < n_files; i++)
+            if (!strstr(files[i].bytes, "weights of")) assert_true(has_bytes(f, LOCAL, &files[i]));
+        assert_int_equal(archive_delete_local(&j).code, 0);
+        for (int i = 0; i < n_files; i++)
+            assert_int_equal(has_bytes(f, LOCAL, &files[i]),
+                             strstr(files[i].bytes, "weights of") == NULL);
+        crash_fs_free(f);
+        free(f);
+        if (ended) {
+            assert_true(cut > 3);
+            return;
+        }
+    }
+    fail_msg("a deletion of two files takes more than 1000 steps");
 }
 
 /* The test itself can fail: an archive that removes without checking would be seen. */
@@ -515,9 +552,9 @@ static void test_bad_manifests(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_power_cuts),    cmocka_unit_test(test_loss_is_seen),
-        cmocka_unit_test(test_damaged_here),  cmocka_unit_test(test_not_archived),
-        cmocka_unit_test(test_bad_manifests),
+        cmocka_unit_test(test_power_cuts),   cmocka_unit_test(test_loss_is_seen),
+        cmocka_unit_test(test_delete_alone), cmocka_unit_test(test_damaged_here),
+        cmocka_unit_test(test_not_archived), cmocka_unit_test(test_bad_manifests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,7 +44,7 @@ static void refusals(void **unused) {
     assert_non_null(strstr(e.text, "/nowhere/at/all"));
     e = fm_machine_measure(scratch_dir(), 1, 0.01, &m);
     assert_int_equal(e.code, FM_ERR_NOT_FOUND);
-    assert_non_null(strstr(e.text, "no .safetensors file"));
+    assert_non_null(strstr(e.text, "no weight files"));
 }
 
 int main(void) {
