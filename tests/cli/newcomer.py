@@ -106,7 +106,9 @@ def lines_of(raw):
     out = []
     for line in text.split("\n"):
         parts = [p for p in line.split("\r") if p.strip()]
-        out.append(parts[-1].rstrip() if parts else "")
+        last = parts[-1].rstrip() if parts else ""
+        if not re.match(r" *\d+% ", last):  # a progress bar: how it ends depends on the moment
+            out.append(last)
     return out
 
 
