@@ -100,6 +100,13 @@ typedef struct fm_options {
     const char *io_state; /* file that remembers how this drive is read best; NULL: a default */
     bool keep_prompts;    /* set memory aside for fm_prompt_cache_open: at most a sixteenth */
     bool no_look_ahead; /* do not read ahead what the next layer may want; never changes results */
+    bool no_checksums;  /* do not compare a packed model's experts with their checksums as they are
+                           read */
+    /* Folder in which running engines note what they may take (made when it is not there; its
+     * parent must exist): one more whose ceiling does not fit beside the others' is FM_ERR_BUSY,
+     * with their numbers, unless `force`. NULL: nobody looks. */
+    const char *lock_dir;
+    bool force;
     /* "auto" or NULL: a CUDA card when this machine and this build have one, unless `exact` or
      * `cpu` ask for the processor; "off"; "cuda", "cuda:1"; "host": the GPU's kernels run by the
      * processor, slow, for tests. A card that is named and cannot be used is an error. */

@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "state.h"
+
 /* ---- finding ------------------------------------------------------------ */
 
 /* The folder that has assets/: named by the launcher, else the one above the program's. */
@@ -72,6 +74,7 @@ static const char *hint(fm_code code) {
     case FM_ERR_BUDGET: return "`flashchat plan` shows the whole sum";
     case FM_ERR_RANGE: return "Use a shorter text, or a larger window with --context";
     case FM_ERR_CORRUPT: return "The file is damaged or incomplete; download the model again";
+    case FM_ERR_BUSY: return "End it, give both less with --memory, or insist with --overcommit";
     case FM_ERR_NOMEM: return "Close other programs, or use less with --memory";
     case FM_ERR_IO: return "Check that the disk is healthy and the files are readable";
     case FM_ERR_NOT_FOUND:
@@ -103,6 +106,13 @@ bool model_options(const char *program, const model_args *a, char dir[MODEL_PATH
     o->cpu = a->cpu;
     o->gpu = a->gpu;
     o->vram = a->vram;
+    o->mirror_dir = a->mirror;
+    o->no_look_ahead = !a->look_ahead;
+    o->no_checksums = a->no_checksums;
+    o->force = a->overcommit;
+    static char io_state[STATE_PATH_MAX], engines[STATE_PATH_MAX]; /* the same for every call */
+    if (state_file(io_state, "io.json")) o->io_state = io_state;
+    if (state_file(engines, "engines")) o->lock_dir = engines;
     return true;
 }
 

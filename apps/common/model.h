@@ -13,7 +13,15 @@ typedef struct model_args {
     size_t memory, vram;
     int threads, io_threads, context, experts;
     bool exact;
+    /* of STREAM_ARGS */
+    const char *mirror;
+    int look_ahead; /* 0 or 1: see MODEL_DEFAULTS */
+    bool overcommit, no_checksums;
 } model_args;
+
+/* What a command with STREAM_ARGS begins with. */
+#define MODEL_DEFAULTS                                                                             \
+    { .look_ahead = 1 }
 
 /* Table entries for a struct `type` with a model_args called `m`. */
 #define MODEL_ARG(type, field) (offsetof(type, m) + offsetof(model_args, field))
@@ -37,13 +45,23 @@ typedef struct model_args {
      ARG_TEXT, MODEL_ARG(type, cpu), 0, 0},                                                       \
     {"--exact", NULL, "full-precision arithmetic: slower, the reference", ARG_FLAG,               \
      MODEL_ARG(type, exact), 0, 0}
+
+/* Of commands that run the model. */
+#define STREAM_ARGS(type)                                                                         \
+    {"--mirror", "DIR", "the model's files again on a second drive: both are read", ARG_TEXT,     \
+     MODEL_ARG(type, mirror), 0, 0},                                                              \
+    {"--look-ahead", NULL, "read early what the next layer may want (default: on)", ARG_SWITCH,   \
+     MODEL_ARG(type, look_ahead), 0, 0},                                                          \
+    {"--overcommit", NULL, "start even if running models and this one exceed the memory",         \
+     ARG_FLAG, MODEL_ARG(type, overcommit), 0, 0}
 /* clang-format on */
 
 /* The directory of a model: `name` as a directory, as an id, or NULL for the default (the bundled
  * one, found from where the program is). False when there is none; the message was printed. */
 bool model_find(const char *program, const char *name, char out[MODEL_PATH_MAX]);
 
-/* model_find and fm_options from the arguments. dir must outlive the use of *o. */
+/* model_find and fm_options from the arguments. dir must outlive the use of *o; what the program
+ * remembers about drives and running engines is kept where state.h says. */
 bool model_options(const char *program, const model_args *a, char dir[MODEL_PATH_MAX],
                    fm_options *o);
 

@@ -79,7 +79,8 @@ int bench_io(bench *b) {
 
 /* ---- cache -------------------------------------------------------------- */
 
-/* A trace made now: what the model itself picks while it goes on with a text of its own. */
+/* A trace made now, for a model without a recorded one: what it picks while it goes on with a text
+ * of its own. */
 typedef struct recorder {
     int *ids; /* [tokens, sparse, k] */
     int k, sparse, slot, last_layer, token, tokens;
@@ -173,8 +174,11 @@ static int simulate_all(bench *b, const trace *t) {
 int bench_cache(bench *b) {
     trace t = {0};
     int code = 0;
-    if (b->a->trace) {
-        err e = trace_read(b->a->trace, &t);
+    char own[MODEL_PATH_MAX + 32];
+    snprintf(own, sizeof own, "%s/routing.jsonl", b->dir); /* the bundled model has one */
+    const char *path = b->a->trace ? b->a->trace : access(own, R_OK) == 0 ? own : NULL;
+    if (path) {
+        err e = trace_read(path, &t);
         if (e.code) return bench_fail(b, e.text);
     } else {
         code = record(b, &t);
@@ -182,7 +186,10 @@ int bench_cache(bench *b) {
     if (!code && !b->a->json)
         printf("%d tokens, %d layers of %d experts, %d a token\n", t.n_tokens, t.n_layers,
                t.n_experts, t.n_picks);
-    if (!code) code = simulate_all(b, &t);
+    if (!code) {
+        trace_sort(&t);
+        code = simulate_all(b, &t);
+    }
     trace_close(&t);
     return code;
 }

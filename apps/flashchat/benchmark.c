@@ -17,17 +17,19 @@
 
 #define MEASURE_SECONDS 0.5
 
-static const bench_args defaults = {.repeats = 10, .tokens = 64};
+static const bench_args defaults = {.m = MODEL_DEFAULTS, .repeats = 10, .tokens = 64};
 
 static const arg_def defs[] = {
     MODEL_ARGS(bench_args),
+    STREAM_ARGS(bench_args),
     {"--k", "N", "experts per token (fewer than trained: lossy)", ARG_INT,
      MODEL_ARG(bench_args, experts), 1, 1024},
     {"--repeats", "N", "repeats of bench and moebench (default 10)", ARG_INT,
      offsetof(bench_args, repeats), 1, BENCH_REPEATS_MAX},
     {"--tokens", "N", "tokens of each decode measurement (default 64)", ARG_INT,
      offsetof(bench_args, tokens), 4, 4096},
-    {"--trace", "FILE", "routing trace for cache (default: recorded from the model now)", ARG_TEXT,
+    {"--trace", "FILE",
+     "routing trace for cache (default: the model's routing.jsonl, or recorded now)", ARG_TEXT,
      offsetof(bench_args, trace), 0, 0},
     {"--text", "FILE", "text for quality (default: a built-in page)", ARG_TEXT,
      offsetof(bench_args, text), 0, 0},

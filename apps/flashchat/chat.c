@@ -27,7 +27,7 @@ typedef struct chat_args {
     bool timing, quiet, resume;
 } chat_args;
 
-static const chat_args defaults = {.s = SAMPLING_DEFAULTS, .save = -1};
+static const chat_args defaults = {.m = MODEL_DEFAULTS, .s = SAMPLING_DEFAULTS, .save = -1};
 
 static const arg_def defs[] = {
     {NULL, NULL, "The answers", ARG_HEADING, 0, 0, 0},
@@ -46,6 +46,7 @@ static const arg_def defs[] = {
     SAMPLING_ARGS(chat_args),
     {NULL, NULL, "The model", ARG_HEADING, 0, 0, 0},
     MODEL_ARGS(chat_args),
+    STREAM_ARGS(chat_args),
     {NULL, NULL, "What is reported", ARG_HEADING, 0, 0, 0},
     {"--timing", NULL, "where the time went, after each answer", ARG_FLAG,
      offsetof(chat_args, timing), 0, 0},

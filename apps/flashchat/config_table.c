@@ -128,6 +128,28 @@ const config_row config_rows[CONFIG_COUNT] = {
                                "has.",
                     .affects = "speed",
                     .marks = CONFIG_RESTART},
+    [CONFIG_MIRROR_DIR] =
+        {.name = "MIRROR_DIR",
+         .group = GROUP_SPEED,
+         .kind = KIND_PATH,
+         .fallback = "",
+         .flag = "--mirror",
+         .title = "Second copy of the model",
+         .meaning = "A folder on another drive with the same model files: both drives are then "
+                    "read at once. Empty: one drive.",
+         .affects = "speed of models that are larger than memory",
+         .marks = CONFIG_RESTART},
+    [CONFIG_LOOK_AHEAD] =
+        {.name = "LOOK_AHEAD",
+         .group = GROUP_SPEED,
+         .kind = KIND_BOOL,
+         .fallback = "on",
+         .flag = "--look-ahead",
+         .title = "Looking ahead",
+         .meaning = "While the drive is idle, read what the next layer will probably want. It "
+                    "never changes an answer.",
+         .affects = "speed of models that are larger than memory",
+         .marks = CONFIG_RESTART},
     [CONFIG_MAX_TOKENS] = {.name = "MAX_TOKENS",
                            .group = GROUP_ANSWERS,
                            .kind = KIND_INT,

@@ -23,7 +23,7 @@ typedef struct prompt_args {
     bool raw, timing, json, quiet;
 } prompt_args;
 
-static const prompt_args defaults = {.s = SAMPLING_DEFAULTS};
+static const prompt_args defaults = {.m = MODEL_DEFAULTS, .s = SAMPLING_DEFAULTS};
 
 static const arg_def defs[] = {
     {NULL, NULL, "The answer", ARG_HEADING, 0, 0, 0},
@@ -38,6 +38,7 @@ static const arg_def defs[] = {
     SAMPLING_ARGS(prompt_args),
     {NULL, NULL, "The model", ARG_HEADING, 0, 0, 0},
     MODEL_ARGS(prompt_args),
+    STREAM_ARGS(prompt_args),
     {NULL, NULL, "What is reported", ARG_HEADING, 0, 0, 0},
     {"--timing", NULL, "where the time went", ARG_FLAG, offsetof(prompt_args, timing), 0, 0},
     {"--json", NULL, "one JSON object with the answer and all figures", ARG_FLAG,

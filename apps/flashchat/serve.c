@@ -37,7 +37,7 @@ typedef struct serve_args {
 } serve_args;
 
 static const serve_args defaults = {
-    .port = PORT_DEFAULT, .prompt_cache = 1, .s = SERVE_SAMPLING_UNSAID};
+    .m = MODEL_DEFAULTS, .port = PORT_DEFAULT, .prompt_cache = 1, .s = SERVE_SAMPLING_UNSAID};
 
 #define ARG(field) offsetof(serve_args, field)
 static const arg_def defs[] = {
@@ -73,6 +73,7 @@ static const arg_def defs[] = {
      ARG_TEXT, ARG(prompt_dir), 0, 0},
     {NULL, NULL, "The model", ARG_HEADING, 0, 0, 0},
     MODEL_ARGS(serve_args),
+    STREAM_ARGS(serve_args),
     {"--alias", "NAMES", "further names of the model, with commas between; * accepts any", ARG_TEXT,
      ARG(alias), 0, 0},
     {NULL, NULL, "What a request gets that does not say", ARG_HEADING, 0, 0, 0},

@@ -31,7 +31,7 @@ typedef struct infer_args {
     uint64_t seed;
 } infer_args;
 
-static const infer_args defaults = {.tokens = TOKENS_DEFAULT};
+static const infer_args defaults = {.m = MODEL_DEFAULTS, .tokens = TOKENS_DEFAULT};
 
 static const arg_def defs[] = {
     {NULL, NULL, "Input", ARG_HEADING, 0, 0, 0},
@@ -67,9 +67,12 @@ static const arg_def defs[] = {
      offsetof(infer_args, parse_call), 0, 0},
     {NULL, NULL, "The model", ARG_HEADING, 0, 0, 0},
     MODEL_ARGS(infer_args),
+    STREAM_ARGS(infer_args),
     {"--k", "N", "experts per token (fewer than trained: lossy)", ARG_INT,
      MODEL_ARG(infer_args, experts), 1, 1024},
     {"--io-threads", "N", "reading threads", ARG_INT, MODEL_ARG(infer_args, io_threads), 1, 64},
+    {"--no-checksums", NULL, "do not check a packed model's experts as they are read", ARG_FLAG,
+     MODEL_ARG(infer_args, no_checksums), 0, 0},
 };
 
 /* ---- input -------------------------------------------------------------- */

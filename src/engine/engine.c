@@ -115,6 +115,20 @@ static err open_ops(fm_engine *e, const fm_options *o) {
     return err_none();
 }
 
+/* All that the plan deals out: less than the ceiling when every expert fits. */
+static err claim_memory(fm_engine *e, const fm_options *o) {
+    if (!o->lock_dir) return err_none();
+    const fm_plan *f = &e->plan.face;
+    os_memory machine;
+    os_memory_get(&machine);
+    claim_wish w = {.dir = o->lock_dir,
+                    .model = e->dir,
+                    .memory = f->trunk + f->kv + f->state + f->scratch + f->other + f->cache,
+                    .machine = machine.total,
+                    .force = o->force};
+    return claim_open(&w, &e->claim);
+}
+
 static err plan_memory(fm_engine *e, const fm_options *o) {
     weights w;
     TRY(weights_measure(&e->files.config, e->files.set, &w));
@@ -122,6 +136,7 @@ static err plan_memory(fm_engine *e, const fm_options *o) {
     weights_close(&w);
     TRY(failed);
     TRY(memory_plan_check(&e->plan));
+    TRY(claim_memory(e, o));
     e->budget.limit = e->plan.face.memory_limit;
     return budget_take(&e->budget, BUDGET_OTHER, e->plan.face.other);
 }
@@ -136,8 +151,10 @@ static err open_parts(fm_engine *e, const fm_options *o) {
     TRY(model_files_open(o->model_dir, &e->files));
     TRY(plan_memory(e, o));
     e->experts_per_token = e->plan.face.experts_per_token;
-    weights_options w = {
-        .budget = &e->budget, .progress = o->progress, .progress_ctx = o->progress_ctx};
+    weights_options w = {.budget = &e->budget,
+                         .no_checksums = o->no_checksums,
+                         .progress = o->progress,
+                         .progress_ctx = o->progress_ctx};
     TRY(weights_open(&e->files.config, e->files.set, &w, &e->weights));
     TRY(pool_open(e->plan.threads, &e->pool));
     TRY(open_ops(e, o));
@@ -170,6 +187,7 @@ void fm_engine_close(fm_engine *e) {
     free(e->mirrors);
     weights_close(&e->weights);
     model_files_close(&e->files);
+    claim_close(e->claim);
     free(e->clocks);
     free(e->dir);
     free(e);

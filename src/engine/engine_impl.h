@@ -6,6 +6,7 @@
 
 #include "base/budget.h"
 #include "base/pool.h"
+#include "engine/claim.h"
 #include "engine/fm_error.h"
 #include "engine/prompt_cache.h"
 #include "flashmoe.h"
@@ -56,6 +57,7 @@ struct fm_engine {
     weights weights;
     memory_plan plan;
     budget budget;
+    claim *claim; /* NULL: no lock_dir, or nothing can be claimed there */
     pool *pool;
     char **mirrors;      /* owned [files of the experts]; NULL: no mirror */
     expert_store *store; /* NULL when the model has no experts */

@@ -193,7 +193,8 @@ err memory_plan_make(const fm_options *o, const model_files *m, const weights *w
     fm_plan *f = &p->face;
     f->memory_limit = o->memory ? o->memory : default_limit();
     describe(&in, f);
-    size_t map = (size_t)w->experts.n_layers * (size_t)c->experts * 9 * sizeof(expert_part);
+    size_t map = (size_t)w->experts.n_layers * (size_t)c->experts *
+                 (9 * sizeof(expert_part) + sizeof(uint64_t));
     f->other = OTHER_BYTES + in.tokenizer_bytes + map;
     int wish =
         o->context ? o->context : fitting_context(&in, p, int_min(c->context, CONTEXT_DEFAULT));

@@ -48,6 +48,10 @@ typedef struct bank_check {
 /* ERR_CORRUPT names the first bad file, and of it the first bad expert or tensor. */
 err bank_verify(const char *dir, const bank_check *check) MUST_USE;
 
+/* The checksums that a layer's file has of its records, out [records]: of a file whose trailer says
+ * exactly this number of records and bytes of each, else ERR_CORRUPT. */
+err bank_hashes(const char *path, int records, int64_t record_bytes, uint64_t *out) MUST_USE;
+
 /* ---- writing ---- */
 
 /* "DIR/experts/layer_07.bank"; layer < 0: "DIR/trunk.bin". False: too long. */

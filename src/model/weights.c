@@ -241,6 +241,7 @@ err weights_open(const model_config *config, const st_set *files, const weights_
         e = walk(&l);
     }
     assert(e.code || l.used == out->trunk_bytes);
+    if (!e.code && !options->no_checksums) e = experts_checksums(out);
     free(l.staging);
     if (e.code) weights_close(out);
     return e;
@@ -252,5 +253,7 @@ void weights_close(weights *w) {
     free(w->paths);
     free(w->parts);
     free(w->numbers);
+    free(w->records);
+    free(w->hashes);
     *w = (weights){0};
 }

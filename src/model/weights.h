@@ -69,6 +69,8 @@ typedef struct weights {
     const char **paths;    /* owned; experts.paths */
     expert_part *parts;    /* owned; experts.parts */
     int *numbers;          /* owned; experts.layer_numbers */
+    uint32_t *records;     /* owned; experts.record_bytes of a packed model once it is opened */
+    uint64_t *hashes;      /* owned; the same, experts.hashes */
     arena trunk;           /* owned; closed (base NULL) while only measured */
     size_t trunk_bytes;
     size_t trunk_bytes_token; /* what one token reads of it: all but the embedding table */
@@ -83,7 +85,8 @@ err weights_measure(const model_config *config, const st_set *files, weights *ou
 /* The same and reads the trunk into an arena charged to budget. progress may be NULL. */
 typedef void (*weights_progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
 typedef struct weights_options {
-    budget *budget; /* borrowed until weights_close */
+    budget *budget;    /* borrowed until weights_close */
+    bool no_checksums; /* a packed model's experts are taken as they are */
     weights_progress progress;
     void *progress_ctx;
 } weights_options;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "format/bank.h"
 #include "model/weights_load.h"
 
 enum { PARTS = 9, PER_MATRIX = 3 };
@@ -190,6 +191,34 @@ err loader_experts(loader *l, int layer, layer_weights *out) {
     snprintf(name, sizeof name, "layers.%d.mlp.experts.gate_up_proj", layer);
     if (loader_has(l, name)) return place_stacked(&p);
     return place_each(&p);
+}
+
+/* Bytes from one record to the next in a bank's file; 0: the file is none. */
+static int64_t record_step(const weights *w, int file) {
+    for (int i = 0; i < st_count(w->files); i++)
+        if (st_at(w->files, i)->stride && st_at(w->files, i)->file == file)
+            return st_at(w->files, i)->stride;
+    return 0;
+}
+
+err experts_checksums(weights *w) {
+    size_t layers = (size_t)w->experts.n_layers, experts = (size_t)w->experts.n_experts;
+    if (!layers || !record_step(w, w->parts[0].file)) return err_none();
+    w->records = calloc(layers, sizeof *w->records);
+    w->hashes = calloc(layers * experts, sizeof *w->hashes);
+    if (!w->records || !w->hashes) return err_make(ERR_NOMEM, "no memory for checksums");
+    for (size_t i = 0; i < layers; i++) {
+        int file = w->parts[i * experts * PARTS].file;
+        int64_t step = record_step(w, file);
+        if (step < 1 || step > UINT32_MAX)
+            return err_make(ERR_CORRUPT, "%s: records of %lld bytes", w->paths[file],
+                            (long long)step);
+        w->records[i] = (uint32_t)step;
+        TRY(bank_hashes(w->paths[file], (int)experts, step, w->hashes + i * experts));
+    }
+    w->experts.record_bytes = w->records;
+    w->experts.hashes = w->hashes;
+    return err_none();
 }
 
 static void view_of(const expert_view *view, int first, qmat *m) {

@@ -60,5 +60,7 @@ err loader_conv(loader *l, const char *name, int channels, int kernel, const flo
 /* weights_experts.c: the layer's part of the expert map, and the views' formats. */
 err experts_prepare(weights *w) MUST_USE;
 err loader_experts(loader *l, int layer, layer_weights *out) MUST_USE;
+/* Reads what a packed model's files say of their records; nothing for others. */
+err experts_checksums(weights *w) MUST_USE;
 
 #endif

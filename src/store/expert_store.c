@@ -161,6 +161,13 @@ bool expert_store_ready(expert_store *s, int layer, int id) {
     return x->state != SLOT_LOADING;
 }
 
+static err failure_of(const expert_store *s, const io_read *read) {
+    if (read->error != STORE_BAD_SUM) return io_read_error(s->io, read);
+    return err_make(ERR_CORRUPT,
+                    "%s at offset %lld: the bytes do not fit their checksum, read %d times",
+                    io_file_path(s->io, read->file, 0), (long long)read->error_at, read->tries);
+}
+
 err expert_store_wait(expert_store *s, int layer, int id, expert_view *out) {
     slot *x = store_slot_at(s, key_of(s, layer, id));
     assert(x && x->pins > 0);
@@ -172,7 +179,7 @@ err expert_store_wait(expert_store *s, int layer, int id, expert_view *out) {
     }
     assert(x->state != SLOT_LOADING);
     if (x->state == SLOT_FAILED) {
-        err e = within_expert(s, io_read_error(s->io, &x->failure), x->key);
+        err e = within_expert(s, failure_of(s, &x->failure), x->key);
         unpin(s, x);
         return e;
     }

@@ -5,12 +5,14 @@
  *           --wait(layer, id)------> pinned view of one record
  *
  * An expert's record is a list of parts (extents in the checkpoint's files); in a slot every part
- * starts 4-byte aligned at view.part[i]. The store knows nothing of what the bytes mean.
+ * starts 4-byte aligned at view.part[i]. The store knows nothing of what the bytes mean; where it
+ * is given checksums, it compares every record that it has read with its own.
  *
  * Invariants: an expert is in at most one slot; a pinned or loading slot is never evicted; a failed
- * read is retried, then fails the wait that needs it, with file and offset, and the slot is free
- * again: an expert is never dropped or half read. What is evicted never changes results, only
- * speed. All calls come from the engine thread; readers are internal. */
+ * read (or one with the wrong checksum) is retried, then fails the wait that needs it, with file
+ * and offset, and the slot is free again: an expert is never dropped or half read. What is evicted
+ * never changes results, only speed. All calls come from the engine thread; readers are internal.
+ */
 #ifndef STORE_EXPERT_STORE_H
 #define STORE_EXPERT_STORE_H
 
@@ -37,6 +39,10 @@ typedef struct expert_map {
     const char *const *paths;
     const expert_part *parts; /* [n_layers][n_experts][n_parts] */
     const int *layer_numbers; /* [n_layers], for messages; NULL: 0, 1, 2, ... */
+    /* Packed models: a record is [record_bytes] from its first part on, a multiple of IO_ALIGN as
+     * its place in the file is, and this is its XXH3. Both NULL: nothing is compared. */
+    const uint32_t *record_bytes; /* [n_layers] */
+    const uint64_t *hashes;       /* [n_layers][n_experts] */
 } expert_map;
 
 typedef struct expert_view {

@@ -28,9 +28,12 @@
 #include "store/prefetch.h"
 #include "store/record.h"
 
-#define STORE_PART_MAX  (256u << 20) /* bytes: nine of them stay below 4 GiB */
-#define STORE_GUESS_MAX 16           /* hinted experts whose fate is open */
-#define STORE_FILL_MAX  8 /* reads in flight for filling: what a demand may wait behind */
+#define STORE_PART_MAX    (256u << 20) /* bytes: nine of them stay below 4 GiB */
+#define STORE_GUESS_MAX   16           /* hinted experts whose fate is open */
+#define STORE_REREADS_MAX 2 /* of a record with the wrong checksum; the last one from the mirror   \
+                             */
+#define STORE_BAD_SUM  (-2) /* io_read.error: beside IO_ENDED, no errno value */
+#define STORE_FILL_MAX 8    /* reads in flight for filling: what a demand may wait behind */
 
 typedef enum slot_state { SLOT_FREE, SLOT_LOADING, SLOT_READY, SLOT_FAILED } slot_state;
 
@@ -42,6 +45,7 @@ typedef struct slot {
     bool queued;      /* in demand or guesses: not all reads are started */
     bool guess;       /* nobody has asked for it yet */
     int32_t reads;    /* in flight */
+    int32_t rereads;  /* of the whole record, because its checksum was wrong */
     int32_t run;      /* next piece to start */
     uint32_t run_at;  /* within that run */
     io_read failure;  /* the first read that failed; .error 0 when none did */

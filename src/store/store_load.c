@@ -1,6 +1,7 @@
 /* store_load.c: from a key without bytes to a slot with all of them: see store_impl.h. */
 #include <assert.h>
 #include <errno.h>
+#include <xxhash.h>
 
 #include "base/bits.h"
 #include "store/store_impl.h"
@@ -11,6 +12,12 @@ static const expert_part *parts_of(const expert_store *s, int key) {
 
 static uint8_t *slot_data(const expert_store *s, const slot *x) {
     return s->base + (size_t)(x - s->slots) * s->slot_bytes;
+}
+
+/* Where the expert's bytes lie; of a packed one the whole record, padding and all. */
+static void record_of(const expert_store *s, int key, record *out) {
+    record_make(parts_of(s, key), s->map.n_parts, out);
+    if (s->map.hashes) out->runs[0].bytes = s->map.record_bytes[key / s->map.n_experts];
 }
 
 /* ---- slots and queues ---- */
@@ -82,16 +89,41 @@ void store_guess(expert_store *s, slot *x) {
 
 /* ---- reads ---- */
 
+/* The bytes are those that were packed, or nobody knows. Costs a pass over them: see
+ * docs/MEASURED.md, "Checksums". */
+static bool sum_is_right(const expert_store *s, const slot *x, const record *r) {
+    return !s->map.hashes ||
+           XXH3_64bits(slot_data(s, x), r->runs[0].bytes) == s->map.hashes[x->key];
+}
+
+/* Everything of x again; false when that was tried often enough, and x has failed. */
+static bool read_again(expert_store *s, slot *x, const record *r) {
+    if (x->rereads == STORE_REREADS_MAX) {
+        x->failure = (io_read){.error = STORE_BAD_SUM,
+                               .error_at = r->runs[0].offset,
+                               .file = r->runs[0].file,
+                               .tries = x->rereads + 1};
+        return false;
+    }
+    x->rereads++;
+    x->run = 0;
+    x->run_at = 0;
+    queue_put(s, x->guess ? &s->guesses : &s->demand, x);
+    return true;
+}
+
 /* All reads of x have ended. */
 static void loaded(expert_store *s, slot *x) {
+    record r;
+    record_of(s, x->key, &r);
+    bool damaged = !x->failure.error && !sum_is_right(s, x, &r);
+    if (damaged && read_again(s, x, &r)) return;
     if (x->pins == 0) s->n_unpinned_loading--;
     if (x->failure.error) {
         x->state = SLOT_FAILED;
         if (x->pins == 0) store_free(s, x);
         return;
     }
-    record r;
-    record_make(parts_of(s, x->key), s->map.n_parts, &r);
     uint8_t *data = slot_data(s, x);
     if (s->direct) record_settle(&r, data);
     for (int i = 0; i < s->map.n_parts; i++) x->view.part[i] = data + r.part[i];
@@ -108,9 +140,10 @@ void store_call_off(expert_store *s, slot *x) {
     if (x->reads == 0) loaded(s, x);
 }
 
-/* With two drives, the one with less to do. */
-static int pick_drive(const expert_store *s) {
+/* With two drives, the one with less to do; a damaged record is taken from one of them alone. */
+static int pick_drive(const expert_store *s, const slot *x) {
     if (io_drives(s->io) < 2) return 0;
+    if (x->rereads) return (x->rereads - 1) % 2;
     bool other =
         s->on_drive[1] < s->on_drive[0] || (s->on_drive[1] == s->on_drive[0] && s->n_reads % 2);
     return other && io_drive_works(s->io, 1);
@@ -123,7 +156,7 @@ static void start_piece(expert_store *s, slot *x, const record_run *run, const r
                       .bytes = piece->bytes,
                       .need = piece->need,
                       .file = run->file,
-                      .drive = pick_drive(s),
+                      .drive = pick_drive(s, x),
                       .owner = x};
     s->on_drive[read->drive] += read->bytes;
     s->demand_reads += !x->guess;
@@ -135,7 +168,7 @@ static void start_piece(expert_store *s, slot *x, const record_run *run, const r
  * started, or one has failed. */
 static bool start_slot(expert_store *s, slot *x, int spare) {
     record r;
-    record_make(parts_of(s, x->key), s->map.n_parts, &r);
+    record_of(s, x->key, &r);
     while (x->run < r.n_runs && !x->failure.error) {
         if (s->n_reads <= spare) return false;
         const record_run *run = &r.runs[x->run];

@@ -80,6 +80,19 @@ static err check_part(const expert_map *map, const io *files, size_t index) {
     return err_none();
 }
 
+/* A record with a checksum: one piece from its first part on, as long as the map says. */
+static err check_record(const expert_map *map, size_t key) {
+    size_t layer = key / (size_t)map->n_experts;
+    record r;
+    record_make(map->parts + key * (size_t)map->n_parts, map->n_parts, &r);
+    if (r.n_runs == 1 && r.runs[0].margin == 0 &&
+        round_up(r.runs[0].bytes, IO_ALIGN) == map->record_bytes[layer])
+        return err_none();
+    return err_make(ERR_CORRUPT, "layer %d expert %zu: is not a record of %u bytes",
+                    store_layer_number(map, (int)layer), key % (size_t)map->n_experts,
+                    map->record_bytes[layer]);
+}
+
 static err check_map(const expert_map *map, const io *files) {
     if (map->n_layers < 1 || map->n_experts < 1 || map->n_parts < 1 ||
         map->n_parts > EXPERT_PARTS_MAX || map->n_layers > KEYS_MAX / map->n_experts) {
@@ -88,6 +101,7 @@ static err check_map(const expert_map *map, const io *files) {
     }
     size_t n = store_key_count(map) * (size_t)map->n_parts;
     for (size_t i = 0; i < n; i++) TRY(check_part(map, files, i));
+    for (size_t i = 0; map->hashes && i < store_key_count(map); i++) TRY(check_record(map, i));
     return err_none();
 }
 

@@ -150,6 +150,18 @@ int trace_picks(const trace *t, int token, int layer, const int32_t **ids) {
     return n;
 }
 
+void trace_sort(trace *t) {
+    for (int i = 0; i < t->n_tokens * t->n_layers; i++) {
+        int32_t *list = t->ids + (size_t)i * (size_t)t->n_picks;
+        for (int k = 1; k < t->n_picks && list[k] >= 0; k++) {
+            int32_t id = list[k];
+            int at = k;
+            for (; at > 0 && list[at - 1] > id; at--) list[at] = list[at - 1];
+            list[at] = id;
+        }
+    }
+}
+
 /* Appends to a line being built; what does not fit cannot happen, as the buffer is sized for it. */
 static size_t add_number(char *line, size_t at, const char *before, int value) {
     return at + (size_t)snprintf(line + at, 32, "%s%d", before, value);

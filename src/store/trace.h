@@ -36,6 +36,10 @@ void trace_close(trace *t);
 /* The list of one token and layer: its length, and *ids into the trace. */
 int trace_picks(const trace *t, int token, int layer, const int32_t **ids);
 
+/* Puts every list in ascending order: that of the engine's requests, on which the eviction of
+ * equals depends. */
+void trace_sort(trace *t);
+
 /* Writes one line to f. first: the line before all tokens, with n_experts. */
 err trace_write_first(FILE *f, int n_experts) MUST_USE;
 /* ids [n_layers][n_picks], -1 behind a shorter list. */

@@ -69,6 +69,12 @@ cp "$bank" "$scratch/kept" && damage "$bank" $((record * 3 + 100))
 "$flashchat" verify "$scratch/whole" >"$log" 2>&1 && ! "$flashchat" verify "$scratch/whole" --deep >"$log" 2>&1 &&
     grep -q "layer_02.bank: expert 3:" "$log"
 expect "a damaged expert is named" $?
+seq 1 200 >"$scratch/ids"
+run_it() { "$BUILD/infer" --model "$scratch/whole" --prompt-tokens "$scratch/ids" --tokens 1 --ids "$@" >"$log" 2>&1; }
+! run_it && grep -q "layer 2 expert 3: .*layer_02.bank at offset $((record * 3)): the bytes do not fit their checksum" "$log"
+expect "a damaged expert fails the request that needs it, and is named" $?
+run_it --no-checksums
+expect "unless nobody compares" $?
 cp "$scratch/kept" "$bank" && damage "$bank" $(($(stat -c %s "$bank") - 20))
 ! "$flashchat" verify "$scratch/whole" >"$log" 2>&1 && grep -q "layer_02.bank: its trailer is damaged" "$log"
 expect "a damaged trailer is named" $?
