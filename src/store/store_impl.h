@@ -28,9 +28,10 @@
 #include "store/prefetch.h"
 #include "store/record.h"
 
-#define STORE_PART_MAX    (256u << 20) /* bytes: nine of them stay below 4 GiB */
-#define STORE_GUESS_MAX   16           /* hinted experts whose fate is open */
-#define STORE_REREADS_MAX 2 /* of a record with the wrong checksum; the last one from the mirror   \
+#define STORE_PART_MAX  (256u << 20) /* bytes: nine of them stay below 4 GiB */
+#define STORE_GUESS_MAX 16           /* hinted experts whose fate is open */
+#define STORE_REREADS_MAX                                                                          \
+    2                       /* of a record with the wrong checksum; the last one from the mirror   \
                              */
 #define STORE_BAD_SUM  (-2) /* io_read.error: beside IO_ENDED, no errno value */
 #define STORE_FILL_MAX 8    /* reads in flight for filling: what a demand may wait behind */

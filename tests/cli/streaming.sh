@@ -32,7 +32,7 @@ expect "streaming: a mirror that is not there" $?
 
 # The same as settings.
 rm -rf "$dir/second" && cp -r assets/ember "$dir/second"
-ask() { "$flashchat" prompt "Once upon a time" --tokens 30 --temperature 0 --memory 48M "$@" 2>"$dir/err"; }
+ask() { "$flashchat" prompt "Once upon a time" --tokens 30 --temperature 0 --memory 48M 2>"$dir/err"; }
 ask >"$dir/plain"
 FLASHCHAT_MIRROR_DIR=$dir/second FLASHCHAT_LOOK_AHEAD=off ask >"$dir/out" && [ -s "$dir/out" ] &&
     cmp -s "$dir/plain" "$dir/out"
@@ -77,7 +77,7 @@ expect "engines: four at once" $?
 # The choice of an engine is measured once.
 remembered=$XDG_STATE_HOME/flashchat/io.json
 if "$synth" --shape qwen3-30b --layers 1 --vocab 8192 --out "$dir/large" >"$dir/err" 2>&1; then
-    large() { "$infer" --model "$dir/large" --prompt-tokens "$dir/ids" --tokens 2 --ids --memory 220M "$@"; }
+    large() { "$infer" --model "$dir/large" --prompt-tokens "$dir/ids" --tokens 2 --ids --memory 220M; }
     echo 1 2 3 >"$dir/ids"
     if large >"$dir/first" 2>"$dir/err" && [ ! -e "$remembered" ]; then
         echo "SKIP streaming: no direct reads on this file system"
