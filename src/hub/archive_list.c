@@ -80,7 +80,7 @@ static bool ends_with(const char *text, const char *end) {
 
 static bool is_left_out(const char *name) {
     return name[0] == '.' || ends_with(name, ".incomplete") || ends_with(name, ".lock") ||
-           ends_with(name, ".partial") || ends_with(name, ".new") ||
+           strstr(name, ".range-") || ends_with(name, ".partial") || ends_with(name, ".new") ||
            !strcmp(name, "system_prompt_cache");
 }
 

@@ -6,10 +6,10 @@
  *                  |   is there already +--+
  *                  another program downloads it: look again later
  *
- * One thread, one curl multi handle, a slot for each connection. A file is fetched by one
- * connection from its beginning to its end, so that an .incomplete file is always a correct
- * beginning that any program may go on with; speed comes from several files (models are split into
- * shards).
+ * One thread, one curl multi handle, a slot for each connection. A file's slot fetches it from its
+ * beginning, so that an .incomplete file is always a correct beginning that any program may go on
+ * with. Slots that find no further file help: they fetch later pieces of a large one into files of
+ * their own (pieces.h), which the file's slot appends, and hashes, when it has come so far.
  *
  * Nothing that the hub says is believed: the status, the range, the size and finally the hash of
  * the bytes decide. A file that fails the hash is fetched once more from nothing, then it is an
@@ -28,12 +28,15 @@
 #include "base/os.h"
 #include "hub/http.h"
 #include "hub/hub_impl.h"
+#include "hub/pieces.h"
 #include "hub/place.h"
 
 #define SLOTS_MAX  16
 #define TRIES_MAX  1000 /* of one file, even if each brings a few bytes */
 #define HASH_STEP  (4u << 20)
 #define SPACE_LEFT (64u << 20) /* bytes that a download leaves free on the drive */
+#define PIECE_MIN  ((uint64_t)4 << 20)
+#define PIECE_MAX  ((uint64_t)256 << 20) /* so much more space than the file, at most, for each */
 
 typedef enum slot_state {
     SLOT_FREE,
@@ -47,12 +50,17 @@ typedef struct slot {
     slot_state state;
     const hub_file *file;
     struct download *all;
-    int lock, fd;    /* -1: closed */
-    uint64_t offset; /* bytes of the file that are written and hashed */
+    struct slot *helps; /* the file's slot, when this one fetches a piece for it; else NULL */
+    uint64_t start;     /* of that piece */
+    uint64_t end;       /* where the running transfer ends */
+    piece_list pieces;  /* of a file's slot */
+    int lock, fd;       /* -1: closed */
+    uint64_t offset;    /* where the next byte goes; of a file's slot all before is hashed */
     hub_hash hash;
     http_request request;
     http_reply reply;
     bool in_multi, accepted;         /* accepted: the status and range of the answer were checked */
+    bool reached;                    /* the transfer was ended because a piece begins here */
     err refused;                     /* why a write stopped the transfer */
     int attempts, tries, mismatches; /* attempts: since the last progress; tries: in all */
     uint64_t attempt_offset; /* where the running try began: progress forgives earlier failures */
@@ -84,6 +92,8 @@ static void slot_stop_transfer(slot *s) {
 
 static void slot_release(slot *s) {
     slot_stop_transfer(s);
+    pieces_close(&s->pieces);
+    s->helps = NULL;
     hub_hash_close(&s->hash);
     if (s->fd >= 0) close(s->fd);
     if (s->lock >= 0) close(s->lock);
@@ -96,8 +106,17 @@ static void slot_rest(slot *s, double seconds) {
     s->retry_at = os_now_ns() + (uint64_t)(seconds * 1e9);
 }
 
+/* Whoever fetches pieces of this file stops, and the pieces go. */
+static void drop_pieces(slot *s) {
+    for (int i = 0; i < SLOTS_MAX; i++)
+        if (s->all->slots[i].helps == s) slot_release(&s->all->slots[i]);
+    while (s->pieces.n)
+        pieces_remove(&s->all->place, s->file->etag, &s->pieces, s->pieces.all[0].start);
+}
+
 /* From nothing. */
 static err slot_restart(slot *s) {
+    drop_pieces(s);
     hub_hash_close(&s->hash);
     if (ftruncate(s->fd, 0) != 0) return err_system(errno, "%s", s->file->path);
     s->offset = 0;
@@ -138,7 +157,60 @@ static err slot_hash(slot *s) {
         TRY(hub_hash_add(&s->hash, s->all->chunk, (size_t)n));
         s->offset += (uint64_t)n;
     }
-    if (n == 0) s->state = SLOT_RUNNING;
+    if (n) return err_none();
+    s->state = SLOT_RUNNING;
+    return pieces_find(&s->all->place, s->file->etag, s->file->size, s->offset, &s->pieces);
+}
+
+/* How far the slot of a file goes by itself: to the first piece. */
+static uint64_t own_end(const slot *s) {
+    return s->pieces.n ? s->pieces.all[0].start + s->pieces.all[0].taken : s->file->size;
+}
+
+/* Some bytes of the piece that the beginning has come to. */
+static err slot_append(slot *s) {
+    piece *part = &s->pieces.all[0];
+    size_t left = (size_t)(part->have - part->taken), want = left < HASH_STEP ? left : HASH_STEP;
+    ssize_t n = pread(part->fd, s->all->chunk, want, (off_t)part->taken);
+    if (n < 0 && errno == EINTR) return err_none();
+    if (n <= 0) return err_system(n < 0 ? errno : EIO, "reading a piece of %s", s->file->path);
+    if (pwrite(s->fd, s->all->chunk, (size_t)n, (off_t)s->offset) != n)
+        return err_system(errno ? errno : EIO, "writing %s", s->file->path);
+    TRY(hub_hash_add(&s->hash, s->all->chunk, (size_t)n));
+    part->taken += (uint64_t)n;
+    s->offset += (uint64_t)n;
+    return err_none();
+}
+
+/* Takes the next piece of the file whose rest is largest; the slot stays free when there is none.
+ */
+static err slot_help(slot *s) {
+    download *d = s->all;
+    slot *owner = NULL;
+    uint64_t start = 0, most = 0, length = 0;
+    for (int i = 0; i < d->n_slots; i++) {
+        slot *o = &d->slots[i];
+        bool under_way = o->state == SLOT_RUNNING && !o->helps && (o->in_multi || o->pieces.n);
+        if (!under_way || o->pieces.off) continue;
+        if (o->pieces.n == PIECES_MAX) continue;
+        uint64_t left = o->file->size - o->offset, each = left / (2 * (uint64_t)d->n_slots);
+        each = each < PIECE_MIN ? PIECE_MIN : each > PIECE_MAX ? PIECE_MAX : each;
+        uint64_t next = o->pieces.n ? o->pieces.all[o->pieces.n - 1].end : o->offset + each;
+        if (next >= o->file->size || o->file->size - next <= most) continue;
+        most = o->file->size - next;
+        owner = o, start = next, length = most < each + PIECE_MIN / 2 ? most : each;
+    }
+    if (!owner) return err_none();
+    piece *part;
+    TRY(pieces_add(&d->place, owner->file->etag, start, start + length, &owner->pieces, &part));
+    *s = (slot){.state = SLOT_RUNNING,
+                .file = owner->file,
+                .all = d,
+                .helps = owner,
+                .start = start,
+                .offset = start,
+                .lock = -1,
+                .fd = -1};
     return err_none();
 }
 
@@ -150,6 +222,8 @@ static err check_answer(slot *s) {
                         "%s changed on the hub while it was being downloaded; start the "
                         "download again",
                         s->file->path);
+    if (r->status == 200 && (s->helps || s->pieces.n)) /* the hub sends whole files only */
+        return err_make(ERR_UNSUPPORTED, "%s: no ranges", s->file->path);
     if (r->status == 200) {
         if (s->offset) TRY(slot_restart(s)); /* the hub does not go on: it begins anew */
         if (r->length < 0 || (uint64_t)r->length == s->file->size) return err_none();
@@ -164,21 +238,35 @@ static err check_answer(slot *s) {
                     (long long)r->range_start, (long long)r->range_total);
 }
 
-static err take_bytes(slot *s, const char *bytes, size_t length) {
-    if (!s->accepted) {
-        TRY(check_answer(s));
-        s->accepted = true;
-    }
-    if (length > s->file->size - s->offset)
-        return err_make(ERR_CORRUPT, "%s: more bytes arrive than the hub promised", s->file->path);
+/* At the offset of the file; a helper's into its piece. */
+static err put_bytes(slot *s, const char *bytes, size_t length) {
+    piece *part = s->helps ? pieces_at(&s->helps->pieces, s->start) : NULL;
+    int fd = part ? part->fd : s->fd;
+    uint64_t at = part ? s->offset - s->start : s->offset;
     for (size_t done = 0; done < length;) {
-        ssize_t n = pwrite(s->fd, bytes + done, length - done, (off_t)(s->offset + done));
+        ssize_t n = pwrite(fd, bytes + done, length - done, (off_t)(at + done));
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return err_system(n < 0 ? errno : EIO, "writing %s", s->file->path);
         done += (size_t)n;
     }
-    TRY(hub_hash_add(&s->hash, bytes, length));
     s->offset += length;
+    if (!part) return hub_hash_add(&s->hash, bytes, length);
+    part->have += length;
+    return err_none();
+}
+
+static err take_bytes(slot *s, const char *bytes, size_t length) {
+    if (!s->accepted) {
+        TRY(check_answer(s));
+        s->accepted = true;
+        if (s->reply.status == 200) s->end = s->file->size;
+    }
+    if (length > s->end - s->offset)
+        return err_make(ERR_CORRUPT, "%s: more bytes arrive than the hub promised", s->file->path);
+    uint64_t limit = s->helps ? s->end : own_end(s); /* a piece was begun since: stop before it */
+    size_t fit = length > limit - s->offset ? (size_t)(limit - s->offset) : length;
+    TRY(put_bytes(s, bytes, fit));
+    s->reached = fit < length;
     return err_none();
 }
 
@@ -186,7 +274,7 @@ static size_t on_bytes(char *bytes, size_t size, size_t n, void *ctx) {
     slot *s = ctx;
     if (s->reply.status != 200 && s->reply.status != 206) return size * n; /* an error page */
     s->refused = take_bytes(s, bytes, size * n);
-    return s->refused.code ? 0 : size * n;
+    return s->refused.code || s->reached ? 0 : size * n;
 }
 
 static err slot_request(slot *s) {
@@ -198,9 +286,16 @@ static err slot_request(slot *s) {
     curl_easy_setopt(s->request.easy, CURLOPT_WRITEFUNCTION, on_bytes);
     curl_easy_setopt(s->request.easy, CURLOPT_WRITEDATA, s);
     curl_easy_setopt(s->request.easy, CURLOPT_PRIVATE, s);
-    snprintf(range, sizeof range, "%llu-", (unsigned long long)s->offset);
-    if (s->offset) curl_easy_setopt(s->request.easy, CURLOPT_RANGE, range);
-    s->accepted = false;
+    piece *part = s->helps ? pieces_at(&s->helps->pieces, s->start) : NULL;
+    s->end = part ? part->end : own_end(s);
+    if (s->end < s->file->size)
+        snprintf(range, sizeof range, "%llu-%llu", (unsigned long long)s->offset,
+                 (unsigned long long)s->end - 1);
+    else
+        snprintf(range, sizeof range, "%llu-", (unsigned long long)s->offset);
+    if (s->offset || s->end < s->file->size)
+        curl_easy_setopt(s->request.easy, CURLOPT_RANGE, range);
+    s->accepted = s->reached = false;
     s->refused = err_none();
     s->attempt_offset = s->offset;
     s->note[0] = '\0';
@@ -235,16 +330,33 @@ static err slot_finish(slot *s) {
     return err_none();
 }
 
+/* The hub answered a range with the whole file. A file's slot begins anew, then in one go. */
+static err slot_without_pieces(slot *s) {
+    slot *owner = s->helps ? s->helps : s;
+    owner->pieces.off = true;
+    if (owner != s) return drop_pieces(owner), err_none(); /* this slot goes with them */
+    TRY(slot_restart(s));
+    slot_rest(s, 0);
+    return err_none();
+}
+
 /* A transfer ended. */
 static err slot_ended(slot *s, CURLcode code) {
     err why;
     bool moved = s->offset > s->attempt_offset;
     http_reply reply = s->reply;
     slot_stop_transfer(s);
+    if (s->refused.code == ERR_UNSUPPORTED) return slot_without_pieces(s);
     if (s->refused.code) return s->refused;
     http_verdict v = http_judge(code, &reply, s->file->path, &why);
-    if (s->offset == s->file->size && (v == HTTP_DONE || v == HTTP_RETRY)) return slot_finish(s);
-    if (reply.status == 416 && s->offset &&
+    if (s->offset == s->end && s->helps) {
+        pieces_at(&s->helps->pieces, s->start)->busy = false;
+        slot_release(s);
+        return err_none();
+    }
+    if (s->offset == own_end(s) && (v == HTTP_DONE || v == HTTP_RETRY))
+        return s->offset == s->file->size ? slot_finish(s) : err_none(); /* goes on by a piece */
+    if (reply.status == 416 && s->offset && !s->helps &&
         !s->mismatches++) { /* our beginning is of another file */
         TRY(slot_restart(s));
         slot_rest(s, 0);
@@ -279,6 +391,17 @@ static err slot_fill(download *d, slot *s) {
         *s = (slot){.state = SLOT_WAITING, .file = f, .all = d, .lock = -1, .fd = -1};
         return err_none();
     }
+    return slot_help(s);
+}
+
+/* A slot that may transfer: it begins to, appends, waits for a helper, or has all. */
+static err slot_go_on(slot *s) {
+    if (s->helps || s->offset < own_end(s)) return slot_request(s);
+    if (!s->pieces.n) return slot_finish(s);
+    piece *part = &s->pieces.all[0];
+    if (part->taken < part->have) return slot_append(s);
+    if (part->busy) return err_none();
+    pieces_remove(&s->all->place, s->file->etag, &s->pieces, part->start);
     return err_none();
 }
 
@@ -299,9 +422,7 @@ static err slot_step(slot *s) {
     case SLOT_RESTING:
         if (s->retry_at <= os_now_ns()) s->state = SLOT_RUNNING;
         return err_none();
-    case SLOT_RUNNING:
-        if (s->in_multi) return err_none();
-        return s->offset == s->file->size ? slot_finish(s) : slot_request(s);
+    case SLOT_RUNNING: return s->in_multi ? err_none() : slot_go_on(s);
     }
     return err_none();
 }
@@ -313,7 +434,7 @@ static void tell(download *d, bool now) {
     for (int i = 0; i < d->n_slots; i++) {
         const slot *s = &d->slots[i];
         if (s->state == SLOT_FREE) continue;
-        p.bytes_done += s->offset;
+        if (!s->helps) p.bytes_done += s->offset + pieces_bytes(&s->pieces);
         if (s->note[0]) p.note = s->note;
     }
     if (!d->rate_at) d->rate_at = t, d->rate_bytes = p.bytes_done;
@@ -343,6 +464,11 @@ static err take_messages(download *d) {
     return err_none();
 }
 
+static bool appends(const slot *s) {
+    return s->state == SLOT_RUNNING && !s->helps && !s->in_multi && s->pieces.n &&
+           s->pieces.all[0].taken < s->pieces.all[0].have;
+}
+
 static bool is_busy(const download *d) {
     for (int i = 0; i < d->n_slots; i++)
         if (d->slots[i].state != SLOT_FREE) return true;
@@ -358,7 +484,7 @@ static err loop(download *d) {
                             "stopped; what arrived is kept, the same command goes on");
         for (int i = 0; i < d->n_slots; i++) {
             TRY(slot_step(&d->slots[i]));
-            hashing |= d->slots[i].state == SLOT_HASHING;
+            hashing |= d->slots[i].state == SLOT_HASHING || appends(&d->slots[i]);
         }
         curl_multi_perform(d->multi, &running);
         TRY(take_messages(d));
@@ -383,12 +509,15 @@ static err run(download *d) {
 static err check_space(const hub_options *o, const hub_listing *l) {
     hub_need need;
     TRY(hub_need_get(o, l, &need));
-    if (need.download == 0 || need.disk_free >= need.download + SPACE_LEFT) return err_none();
+    uint64_t room = need.download + SPACE_LEFT, large = 0;
+    for (int i = 0; i < l->n_files; i++)
+        large = l->files[i].size > large ? l->files[i].size : large;
+    if (large > 8 * PIECE_MIN) room += large / 8 < PIECE_MAX ? large / 8 : PIECE_MAX;
+    if (need.download == 0 || need.disk_free >= room) return err_none();
     return err_make(ERR_BUDGET,
                     "%s needs %.1f GB more on the drive of %s and %.1f GB are free. Free some "
                     "space, or set HUGGINGFACE_CACHE_DIR to a folder on another drive",
-                    l->repo, (double)(need.download + SPACE_LEFT) / 1e9, o->cache,
-                    (double)need.disk_free / 1e9);
+                    l->repo, (double)room / 1e9, o->cache, (double)need.disk_free / 1e9);
 }
 
 err hub_download(const hub_options *o, const hub_listing *l, char *snapshot) {

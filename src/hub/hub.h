@@ -5,6 +5,7 @@
  *                             blobs/<etag>                   the bytes; the name is their hash:
  *                                                            sha256 for LFS files, else git's sha1
  *                             blobs/<etag>.incomplete        the beginning of the bytes
+ *                             blobs/<etag>.range-START       a later piece of them (pieces.h)
  *     CACHE/.locks/models--ORG--NAME/<etag>.lock             flock'ed by whoever writes the blob
  *
  * Invariants: a blob has its final name only after its hash was checked and its bytes were synced;
@@ -74,7 +75,7 @@ typedef struct hub_options {
     const char *cache;         /* the cache folder; made when missing */
     const char *endpoint;      /* "https://huggingface.co", without a final slash */
     const char *token;         /* may be NULL; sent to the endpoint's host only */
-    int connections;           /* files at once, 1 .. 16; 0: 4 */
+    int connections;           /* at once, of several files or of one; 1 .. 16; 0: 4 */
     int attempts;              /* tries without any progress before giving up; 0: 6 */
     double backoff;            /* first wait in seconds, doubled each time; 0: 0.5 */
     double wait_max;           /* longest wait that a limit header may ask for; 0: 300 */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "hub/hub_impl.h"
+#include "hub/pieces.h"
 
 static err make_dirs(const char *path) {
     char part[HUB_PATH_MAX];
@@ -171,7 +172,7 @@ err hub_need_get(const hub_options *o, const hub_listing *l, hub_need *out) {
             continue;
         }
         TRY(named(p.blobs, f->etag, ".incomplete", path));
-        uint64_t begun = size_of(path);
+        uint64_t begun = size_of(path) + pieces_on_disk(&p, f->etag);
         out->partial += begun <= f->size ? begun : 0;
         out->files_missing++;
     }

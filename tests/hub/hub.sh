@@ -54,7 +54,7 @@ identical() {
     done
     [ ! -e "$snapshot/pytorch_model.bin" ] || failure "an unneeded file was fetched"
     [ "$(cat "$cache/refs/main")" = 0123456789abcdef0123456789abcdef01234567 ] || failure "refs/main is wrong"
-    [ -z "$(find "$cache" -name '*.incomplete')" ] || failure "a beginning is left behind"
+    [ -z "$(find "$cache" -name '*.incomplete' -o -name '*.range-*')" ] || failure "a beginning is left behind"
 }
 # Whatever happened, a blob under its final name has the hash that it is named by.
 sound() {
@@ -62,7 +62,7 @@ sound() {
         name=$(basename "$blob")
         if [ ${#name} = 64 ]; then now=$(sha256sum <"$blob" | cut -d' ' -f1); else now=$(git hash-object "$blob"); fi
         [ "$now" = "$name" ] || failure "blob $name has the hash $now"
-    done < <(find "$cache/blobs" -type f ! -name '*.incomplete' 2>/dev/null)
+    done < <(find "$cache/blobs" -type f ! -name '*.incomplete' ! -name '*.range-*' 2>/dev/null)
     if grep -q LEAK "$work/state/log"; then failure "the token went to another host"; fi
 }
 says() { grep -qiE -- "$1" "$work/out" "$work/err" || failure "does not say: $1"; }
@@ -132,6 +132,55 @@ case_interrupt() { # Ctrl-C: kept, told how to go on
     refused 130
     says 'go on with: flashchat download org/tiny'
     mode '{}'
+    get; rc=$?
+    refused 0
+    identical
+}
+pieces() { grep -cE 'cdn .* bytes=[0-9]+-[0-9]+$' "$work/state/log"; }
+case_pieces() { # connections without a file of their own fetch pieces of the large one
+    mode '{"slow": 6000000}'
+    get --connections 4; rc=$?
+    refused 0
+    identical
+    [ "$(pieces)" -ge 2 ] || failure "one connection fetched it all"
+}
+case_pieces_cut() {
+    mode '{"slow": 12000000, "cut": 1500000, "cut_times": 9}'
+    get --connections 4; rc=$?
+    refused 0
+    identical
+}
+case_pieces_killed() { # killed with pieces under way: both kinds of files are gone on with
+    mode '{"slow": 3000000}'
+    "$program" download org/tiny --yes --connections 4 >"$work/out" 2>"$work/err" </dev/null &
+    pid=$!
+    for _ in $(seq 600); do
+        [ -n "$(find "$cache" -name '*.range-*' -size +300k 2>/dev/null)" ] && break
+        sleep 0.05
+    done
+    kill -9 $pid
+    wait $pid 2>/dev/null
+    here=$(find "$cache" -name '*.range-*' -size +300k | wc -l)
+    [ "$here" -ge 1 ] || failure "no piece was written"
+    sound
+    mode '{}'
+    get --connections 4; rc=$?
+    refused 0
+    says 'are here already'
+    identical
+}
+case_pieces_no_range() { # a hub that sends whole files only
+    mode '{"slow": 6000000, "no_range": true}'
+    get --connections 4; rc=$?
+    refused 0
+    identical
+}
+case_pieces_of_other_bytes() { # the hash of the whole decides
+    mode '{}'
+    mkdir -p "$cache/blobs"
+    name=$(sha256sum <"$repo/model.safetensors" | cut -d' ' -f1)
+    head -c 3000000 /dev/zero >"$cache/blobs/$name.range-5000000"
+    head -c 300 /dev/zero >"$cache/blobs/$name.range-99999999999"
     get; rc=$?
     refused 0
     identical
@@ -270,9 +319,9 @@ case_space() { # a drive that is too small: refused before anything is fetched
 }
 case_two_at_once() { # two programs share one cache: each file is fetched once
     mode '{"slow": 20000000}'
-    "$program" download org/tiny --yes >"$work/out2" 2>&1 </dev/null &
+    "$program" download org/tiny --yes --connections 1 >"$work/out2" 2>&1 </dev/null &
     pid=$!
-    get; rc=$?
+    get --connections 1; rc=$?
     refused 0
     wait $pid || failure "the other one failed: $(tail -n 1 "$work/out2")"
     identical

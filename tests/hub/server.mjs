@@ -101,17 +101,20 @@ function cdn(req, res) {
   if (planned(m, 'cdn', res)) return undefined;
   let bytes = fs.readFileSync(file), start = 0, status = 200;
   const headers = { ETag: '"0123456789abcdef0123456789abcdef"' };   // the storage's own
-  const range = /^bytes=(\d+)-$/.exec(req.headers.range ?? '');
+  const range = /^bytes=(\d+)-(\d*)$/.exec(req.headers.range ?? '');
+  let end = bytes.length;
   if (range && !m.no_range) {
     start = Number(range[1]);
+    if (range[2]) end = Math.min(end, Number(range[2]) + 1);
     if (start >= bytes.length) return refuse(res, 416, { 'Content-Range': `bytes */${bytes.length}` });
     status = 206;
-    headers['Content-Range'] = `bytes ${m.wrong_range ? start - 1 : start}-${bytes.length - 1}/${bytes.length}`;
+    headers['Content-Range'] = `bytes ${m.wrong_range ? start - 1 : start}-${end - 1}/${bytes.length}`;
   }
   if (m.corrupt && times('corrupt', m.corrupt_times ?? 1e9)) { bytes = Buffer.from(bytes); bytes[bytes.length - 1] ^= 1; }
+  bytes = bytes.subarray(start, end);
   if (m.extra) bytes = Buffer.concat([bytes, Buffer.from('more')]);
-  else headers['Content-Length'] = bytes.length - start;
-  return send(res, bytes.subarray(start), m, status, headers);
+  else headers['Content-Length'] = bytes.length;
+  return send(res, bytes, m, status, headers);
 }
 
 const cdnFiles = {};
