@@ -40,7 +40,7 @@ typedef struct options {
     size_t memory, vram;
     int threads, io_threads, experts, rows;
     bool fast, assistant;
-    float expect;
+    float expect, agree;
 } options;
 
 static const arg_def defs[] = {
@@ -60,6 +60,8 @@ static const arg_def defs[] = {
      offsetof(options, expect), 1, 1e9},
     {"--assistant", NULL, "count only what the assistant says", ARG_FLAG,
      offsetof(options, assistant), 0, 0},
+    {"--agree", "P", "with --fast: least percent of same likeliest tokens as the exact path",
+     ARG_FLOAT, offsetof(options, agree), 0, 100},
     {"--rows", "N", "only the first N rows of the held-out file", ARG_INT, offsetof(options, rows),
      1, HELDOUT_ROWS},
 };
@@ -264,10 +266,14 @@ static int check_golden(check *c, const fm_options *o, const char *path) {
 
 /* ---- perplexity --------------------------------------------------------- */
 
-static double log_probability(const float *logits, int n, int32_t id) {
+static double log_sum(const float *logits, int n) {
     double top = (double)logits[argmax(logits, n)], sum = 0;
     for (int i = 0; i < n; i++) sum += exp((double)logits[i] - top);
-    return (double)logits[id] - top - log(sum);
+    return top + log(sum);
+}
+
+static double log_probability(const float *logits, int n, int32_t id) {
+    return (double)logits[id] - log_sum(logits, n);
 }
 
 typedef struct heldout {
@@ -294,21 +300,82 @@ static heldout heldout_read(const options *o) {
     return h;
 }
 
+/* A session for every row. */
+typedef struct reader {
+    fm_engine *engine;
+    fm_item items[HELDOUT_ROWS];
+    int rows, batch;
+} reader;
+
+static void reader_open(reader *d, fm_engine *engine, const heldout *h) {
+    d->engine = engine;
+    d->rows = h->rows;
+    d->batch = fm_rows_max(engine) < h->rows ? fm_rows_max(engine) : h->rows;
+    for (int r = 0; r < h->rows; r++) must(fm_session_open(engine, &d->items[r].session));
+}
+
 /* All rows advance together, one token a step: one read of an expert serves all of them. */
+static void reader_step(reader *d, const heldout *h, int at) {
+    for (int r = 0; r < d->rows; r++) {
+        d->items[r].tokens = h->ids + (size_t)r * (size_t)h->length + (size_t)at;
+        d->items[r].count = 1;
+    }
+    for (int r = 0; r < d->rows; r += d->batch)
+        must(fm_step(d->engine, d->items + r, d->rows - r < d->batch ? d->rows - r : d->batch));
+}
+
+/* KL divergence of q from p, both as logits of n tokens. */
+static double divergence(const float *p, const float *q, int n) {
+    double sum = 0, of_p = log_sum(p, n), of_q = log_sum(q, n);
+    for (int i = 0; i < n; i++) {
+        double log_p = (double)p[i] - of_p, log_q = (double)q[i] - of_q;
+        sum += exp(log_p) * (log_p - log_q);
+    }
+    return sum;
+}
+
+/* The fast path beside the exact one, token by token; the divergence of every 64th token. */
+static int check_agreement(check *c, const options *o, const fm_options *exact) {
+    heldout h = heldout_read(o);
+    fm_engine *engine;
+    static reader fast, full;
+    must(fm_engine_open(exact, &engine));
+    reader_open(&fast, c->engine, &h);
+    reader_open(&full, engine, &h);
+    long same = 0, counted = 0, measured = 0;
+    double kl = 0;
+    for (int at = 0; at + 1 < h.length; at++) {
+        reader_step(&fast, &h, at);
+        reader_step(&full, &h, at);
+        for (int r = 0; r < h.rows; r++) {
+            const float *a = fm_session_logits(fast.items[r].session);
+            const float *b = fm_session_logits(full.items[r].session);
+            same += argmax(a, c->vocab) == argmax(b, c->vocab);
+            counted++;
+            if (at % 64) continue;
+            kl += divergence(b, a, c->vocab);
+            measured++;
+        }
+    }
+    double percent = 100.0 * (double)same / (double)counted;
+    bool good = percent >= (double)o->agree && kl / (double)measured < 0.01;
+    printf("%s the same likeliest token %.2f %% of %ld times, mean KL %.6f over %ld tokens\n",
+           good ? "ok  " : "BAD ", percent, counted, kl / (double)measured, measured);
+    fm_engine_close(engine);
+    free(h.ids);
+    free(h.assistant);
+    return good ? 0 : EXIT_FAILED;
+}
+
 static int check_heldout(check *c, const options *o) {
     heldout h = heldout_read(o);
-    fm_item items[HELDOUT_ROWS];
-    for (int r = 0; r < h.rows; r++) must(fm_session_open(c->engine, &items[r].session));
+    static reader d;
+    reader_open(&d, c->engine, &h);
+    const fm_item *items = d.items;
     double sum = 0;
     long counted = 0;
-    int batch = fm_rows_max(c->engine) < h.rows ? fm_rows_max(c->engine) : h.rows;
     for (int at = 0; at + 1 < h.length; at++) {
-        for (int r = 0; r < h.rows; r++) {
-            items[r].tokens = h.ids + (size_t)r * (size_t)h.length + (size_t)at;
-            items[r].count = 1;
-        }
-        for (int r = 0; r < h.rows; r += batch)
-            must(fm_step(c->engine, items + r, h.rows - r < batch ? h.rows - r : batch));
+        reader_step(&d, &h, at);
         for (int r = 0; r < h.rows; r++) {
             if (o->assistant && !h.assistant[(size_t)r * (size_t)(h.length - 1) + (size_t)at])
                 continue;
@@ -367,7 +434,16 @@ int main(int argc, char **argv) {
            m.threads);
     char path[4096];
     snprintf(path, sizeof path, "%s/golden.safetensors", rest.item[0]);
-    int code = o.heldout ? check_heldout(&c, &o) : check_golden(&c, &e, o.golden ? o.golden : path);
+    int code;
+    if (o.heldout && o.agree > 0) {
+        e.exact = true;
+        e.kv = FM_KV_F32;
+        code = check_agreement(&c, &o, &e);
+    } else if (o.heldout) {
+        code = check_heldout(&c, &o);
+    } else {
+        code = check_golden(&c, &e, o.golden ? o.golden : path);
+    }
     fm_engine_close(c.engine);
     XXH3_freeState(c.hash);
     return code;
