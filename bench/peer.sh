@@ -37,7 +37,8 @@ trap 'rm -f "$runs"' EXIT
 # "prefill ours 123.4", one line a run
 run_ours() {
     "$ours" --model "$model" --prompt "$prompt" --tokens "$tokens" --threads "$threads" --runs 1 |
-        sed -nE 's/^(prefill|decode)[0-9]+ tok\/s: ([0-9.]+).*/\1 ours \2/p; s/^  [0-9.]+ GB a token.*reached ([0-9]+) %/share ours \1/p'
+        sed -nE -e 's/^(prefill|decode)[0-9]+ tok\/s: ([0-9.]+).*/\1 ours \2/p' \
+            -e 's/^  [0-9.]+ GB a token.*reached ([0-9]+) %/share ours \1/p'
 }
 run_peer() {
     "$peer" -m "$gguf" -p "$prompt" -n "$tokens" -r 1 -t "$threads" -o jsonl 2>/dev/null |
