@@ -148,6 +148,7 @@ static const struct part {
     {"fullbench", part_fullbench, "the same, 3 times"},
     {"decode", bench_decode, "tokens per second by length of the conversation"},
     {"prefill", bench_prefill, "reading speed by length of the prompt"},
+    {"streams", bench_streams, "tokens per second of 1, 2, 4 and 8 conversations at once"},
     {"io", bench_io, "the disk by block size and reads in flight"},
     {"cache", bench_cache, "hit rate of every eviction policy on a routing trace"},
     {"quality", bench_quality, "what speed costs: perplexity and divergence from --exact"},
@@ -210,6 +211,7 @@ const command command_benchmark = {
                "  fullbench  the same, 3 times\n"
                "  decode     tokens per second by length of the conversation (default)\n"
                "  prefill    reading speed by length of the prompt\n"
+               "  streams    tokens per second of 1, 2, 4 and 8 conversations at once\n"
                "  io         the disk by block size and reads in flight\n"
                "  cache      hit rate of every eviction policy on a routing trace\n"
                "  quality    what speed costs: perplexity and divergence from --exact\n"

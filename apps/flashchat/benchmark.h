@@ -52,6 +52,7 @@ int bench_moe(bench *b, int repeats);        /* moe, moebench */
 int bench_full(bench *b, int repeats);       /* full, fullbench */
 int bench_decode(bench *b);                  /* by context */
 int bench_prefill(bench *b);                 /* by length */
+int bench_streams(bench *b);                 /* by conversations at once */
 int bench_io(bench *b);                      /* by block and depth */
 int bench_cache(bench *b);                   /* every policy against Belady */
 int bench_quality(bench *b);                 /* against the exact path */

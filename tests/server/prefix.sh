@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Later turns find what earlier ones computed (prefix.mjs), also after a restart, with the bundled model.
+# Conversations together say what they say alone (streams.mjs); later turns find what earlier ones computed (prefix.mjs), also
+# after a restart. With the bundled model.
 # shellcheck source=tests/server/lib.sh
 . "$(dirname "$0")/lib.sh"
 command -v node >/dev/null || { echo "SKIP prefix: no node"; exit 0; }
 start_serve --model assets/ember --log-dir "$work/log" --no-prompt-cache
+node tests/server/streams.mjs "$U"
 node tests/server/prefix.mjs "$U"
 ok "prefix: the server ends cleanly" stop_server
 
