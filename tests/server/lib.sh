@@ -34,8 +34,10 @@ wait_port() { # file with the program's words
 
 start_fake() { # options
     [ -x "$BUILD/fake-server" ] || { echo "SKIP server: $BUILD/fake-server is not built"; exit 0; }
-    # Its standard input stays open as long as this script lives: it ends with us.
-    "$BUILD/fake-server" "$@" >"$work/out" 2>"$work/err" < <(exec sleep 1200) &
+    # Its standard input is open as long as this script lives: it ends with us.
+    [ -p "$work/stdin" ] || mkfifo "$work/stdin"
+    exec 7<>"$work/stdin"
+    "$BUILD/fake-server" "$@" <"$work/stdin" >"$work/out" 2>"$work/err" 7>&- &
     server_pid=$!
     wait_port "$work/out" || { echo "FAIL server starts"; exit 1; }
 }
