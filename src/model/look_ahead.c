@@ -3,8 +3,13 @@
  * The next layer's router, applied to what this layer's MLP is about to read: the layers' additions
  * to the residual stream are small, so most of the true choice is among its first guesses (70-80 %
  * on the bundled model). The store decides whether and how many of them it reads; what is computed
- * never depends on it. */
+ * never depends on it.
+ *
+ * The rows of a long prompt together want most experts of every layer: there is nothing to guess.
+ */
 #include "model/cpu_ops_impl.h"
+
+#define SWEEP_FROM 4 /* choices for each expert: 98 % of them are wanted when all are alike */
 
 /* The k largest of p[n], best first. */
 static void best_of(const float *p, int n, int k, int *ids) {
@@ -21,9 +26,12 @@ static void best_of(const float *p, int n, int k, int *ids) {
 
 void look_ahead(cpu_ops *o, const batch *b, int layer) {
     int next = layer + 1;
-    if (!o->o.look_ahead || b->rows != 1 || next >= o->c->layers) return;
+    if (!o->o.look_ahead || next >= o->c->layers) return;
     const layer_weights *w = &o->o.weights->layers[next];
     if (w->sparse_index < 0 || expert_store_resident(o->o.store)) return;
+    if (b->rows * o->o.experts_per_token >= SWEEP_FROM * o->c->experts)
+        expert_store_sweep(o->o.store, w->sparse_index);
+    if (b->rows != 1) return;
     int n = o->c->experts, k = o->o.experts_per_token, ids[LOOK_MAX];
     k = k < LOOK_MAX ? k : LOOK_MAX;
     o->o.kernels->rmsnorm(o->look_x, o->x, w->post_norm, o->c->hidden, (float)o->c->norm_eps);

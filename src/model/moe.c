@@ -264,9 +264,9 @@ static err run_experts(moe_job *j) {
     cpu_ops *o = j->o;
     while (j->done < j->n_uses) {
         int n;
-        bool first = j->asked == 0;
+        bool before = j->asked < j->n_uses;
         TRY(ask(j));
-        if (first) look_ahead(o, j->b, j->layer);
+        if (before && j->asked == j->n_uses) look_ahead(o, j->b, j->layer);
         TRY(collect(j, o->list, &n));
         uint64_t since = clock_now(o);
         compute(j, o->list, n);

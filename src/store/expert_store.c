@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "base/os.h"
 #include "store/store_impl.h"
 
@@ -134,6 +135,24 @@ void expert_store_hint(expert_store *s, int layer, const int *ids, int n) {
         if (!guess_is_cheap(s)) break;
         store_guess(s, store_claim(s, key));
         s->open_guesses[s->n_open_guesses++] = key;
+        left--;
+    }
+    store_pump(s, false);
+}
+
+/* There is a slot for an expert of this layer that is not taken from the same layer. */
+static bool sweep_has_slot(const expert_store *s, int layer) {
+    if (s->n_free > 0) return true;
+    int worst = cache_worst(&s->cache);
+    return worst >= 0 && worst / s->map.n_experts != layer;
+}
+
+void expert_store_sweep(expert_store *s, int layer) {
+    int left = int_min(STORE_SWEEP_MAX, s->n_slots / 8);
+    for (int id = 0; id < s->map.n_experts && left > 0 && sweep_has_slot(s, layer); id++) {
+        int key = key_of(s, layer, id);
+        if (store_slot_at(s, key)) continue;
+        store_guess(s, store_claim(s, key));
         left--;
     }
     store_pump(s, false);

@@ -110,6 +110,12 @@ void expert_store_tick(expert_store *s);
  */
 void expert_store_hint(expert_store *s, int layer, const int *ids, int n);
 
+/* The same for a long prompt, whose rows together ask for most experts of a layer: those of the
+ * next one are read in order while the disk has nothing else to do. At most STORE_SWEEP_MAX of them
+ * and an eighth of the slots; neither counted as guesses nor governed. */
+#define STORE_SWEEP_MAX 48
+void expert_store_sweep(expert_store *s, int layer);
+
 /* Reads all experts, in order, while the disk has nothing else to do: where every one has a slot,
  * else no effect. Goes on inside every call of the store. */
 void expert_store_fill(expert_store *s);

@@ -12,7 +12,8 @@ unset FLASHCHAT_MIRROR_DIR FLASHCHAT_LOOK_AHEAD
 expect() { # name, exit code
     if [ "$2" = 0 ]; then echo "PASS $1"; else echo "FAIL $1" && tail -n 5 "$dir/err"; fi
 }
-run() { "$infer" --prompt "Once upon a time" --tokens 40 --ids --ignore-stop --memory 48M "$@" 2>"$dir/err"; }
+text=$(head -c 1200 README.md)
+run() { "$infer" --prompt "$text" --tokens 40 --ids --ignore-stop --memory 48M "$@" 2>"$dir/err"; }
 
 run >"$dir/plain"
 [ -s "$dir/plain" ]

@@ -319,6 +319,35 @@ static void test_fill_limits(void **state) {
     }
 }
 
+/* The next layer's experts in order, an eighth of the slots; none taken from that layer itself. */
+static void test_sweep(void **state) {
+    (void)state;
+    for (int e = 0; e < ENGINES; e++) {
+        bed b;
+        start(&b);
+        if (!bed_open(&b, engines[e], 16)) continue;
+        get(&b, 0, 0, 8);
+        expert_store_stats_reset(b.s);
+        expert_store_sweep(b.s, 1);
+        bed_check(&b);
+        while (!expert_store_idle(b.s, 1000)) continue;
+        get(&b, 1, 0, 2);
+        expert_store_stats st;
+        expert_store_stats_get(b.s, &st);
+        assert_int_equal(st.hits, 2);
+        get(&b, 1, 2, 6);
+        expert_store_stats_get(b.s, &st);
+        assert_int_equal(st.misses, 6);
+        for (int round = 0; round < 4; round++) /* with no slot free, and reads under way */
+            for (int l = 0; l < LAYERS; l++) {
+                expert_store_sweep(b.s, (l + 1) % LAYERS);
+                expert_store_sweep(b.s, (l + 1) % LAYERS);
+                get(&b, (l + 1) % LAYERS, round, 8);
+            }
+        bed_close(&b);
+    }
+}
+
 /* ---- two drives ---- */
 
 static char second[WORLD_FILES][SCRATCH_PATH];
@@ -422,6 +451,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_failed_guess, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_fill, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_fill_limits, scratch_open, scratch_close),
+        cmocka_unit_test_setup_teardown(test_sweep, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_mirror, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_bad_mirror, scratch_open, scratch_close),
     };

@@ -1,0 +1,209 @@
+/* stream_bench.c: a model whose experts do not all fit, beside what its disk allows.
+ *
+ *     prefill   N random tokens into an empty session, PASSES times (the first one also touches the
+ *               cache's pages for the first time)
+ *     decode    N random tokens one by one; after every third the disk is measured for a moment, by
+ *               random direct reads of records' size, so that both see the same disk
+ *
+ * "reached" is the rate of missed bytes as a share of the disk's rate of the same run. Memory is
+ * given as a share of the experts, what else the model needs comes on top. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../apps/common/args.h"
+#include "base/bits.h"
+#include "base/os.h"
+#include "engine/engine_impl.h"
+#include "io/io_bench.h"
+
+#define DISK_SECONDS 0.12
+#define DISK_EVERY   3 /* tokens */
+#define DISK_DEPTH   6
+#define SIZE_TRIES   3
+
+typedef struct settings {
+    const char *model, *mirror, *state;
+    float share;
+    size_t memory;
+    int prompt, tokens, passes, runs, experts, look_ahead;
+    bool no_checksums;
+} settings;
+
+#define SET(name, value, help, kind, field, ...)                                                   \
+    { name, value, help, kind, offsetof(settings, field), __VA_ARGS__ }
+
+static const arg_def defs[] = {
+    SET("--model", "DIR", "the model's directory", ARG_TEXT, model, 0, 0),
+    SET("--share", "F", "of the experts that fit (default 0.25)", ARG_FLOAT, share, 0, 1),
+    SET("--memory", "SIZE", "instead of --share: the ceiling", ARG_SIZE, memory, 1, 0),
+    SET("--prompt", "N", "tokens of a prefill pass (default 16)", ARG_INT, prompt, 1, 65536),
+    SET("--passes", "N", "of prefill (default 2)", ARG_INT, passes, 1, 100),
+    SET("--tokens", "N", "tokens of a decode run, 0: none (default 24)", ARG_INT, tokens, 0, 65536),
+    SET("--runs", "N", "of decode (default 1)", ARG_INT, runs, 1, 100),
+    SET("--k", "N", "experts per token", ARG_INT, experts, 1, 1024),
+    SET("--look-ahead", NULL, "default; --no-look-ahead", ARG_SWITCH, look_ahead, 0, 0),
+    SET("--no-checksums", NULL, "of a packed model", ARG_FLAG, no_checksums, 0, 0),
+    SET("--mirror", "DIR", "the model's files again", ARG_TEXT, mirror, 0, 0),
+    SET("--io-state", "FILE", "remembers the choice of an engine", ARG_TEXT, state, 0, 0),
+};
+
+typedef struct bench {
+    settings s;
+    fm_engine *engine;
+    fm_session *session;
+    fm_plan p;
+    int32_t *ids; /* [prompt + tokens], owned */
+} bench;
+
+static double now(void) { return (double)os_now_ns() * 1e-9; }
+
+static int failed(const fm_error *e) {
+    if (e->code) fprintf(stderr, "stream-bench: %s\n", e->text);
+    return e->code ? EXIT_FAILED : 0;
+}
+
+/* Bytes a second of random reads as large as an expert, through the engine that the store uses. */
+static double disk_speed(const bench *b) {
+    const expert_map *map = &b->engine->weights.experts;
+    io_bench_options o = {.backend = expert_store_backend(b->engine->store),
+                          .paths = map->paths,
+                          .n_files = map->n_files,
+                          .block = (uint32_t)round_up(b->p.expert_bytes, IO_ALIGN),
+                          .depth = DISK_DEPTH,
+                          .total_bytes = UINT64_MAX,
+                          .max_seconds = DISK_SECONDS,
+                          .seed = os_now_ns()};
+    io_bench_result r;
+    err e = io_bench(&o, &r);
+    if (e.code) fprintf(stderr, "stream-bench: %s\n", e.text);
+    return e.code ? 0 : r.bytes_per_second;
+}
+
+/* A ceiling under which just the wished share of the experts has slots. */
+static fm_error size_memory(const settings *s, fm_options *o) {
+    fm_plan p;
+    o->memory = (size_t)1 << 40;
+    fm_error e = fm_plan_get(o, &p);
+    size_t wish = (size_t)((double)s->share * (double)p.experts_total);
+    o->memory = p.trunk + p.kv + p.state + p.scratch + p.other + wish;
+    for (int i = 0; i < SIZE_TRIES && !e.code; i++) { /* scratch depends on the ceiling */
+        e = fm_plan_get(o, &p);
+        if (p.fits && !p.resident) o->memory += wish - p.cache;
+    }
+    return e;
+}
+
+static fm_error open_bench(bench *b) {
+    const settings *s = &b->s;
+    int context = s->prompt + s->tokens + 8;
+    fm_options o;
+    fm_options_init(&o);
+    o.model_dir = s->model;
+    o.context = context < 1024 ? 1024 : context;
+    o.experts_per_token = s->experts;
+    o.no_look_ahead = !s->look_ahead;
+    o.no_checksums = s->no_checksums;
+    o.mirror_dir = s->mirror;
+    o.io_state = s->state;
+    o.gpu = "off";
+    o.memory = s->memory;
+    fm_error e = {FM_OK, ""};
+    if (!s->memory) e = size_memory(s, &o);
+    if (!e.code) e = fm_engine_open(&o, &b->engine);
+    if (!e.code) e = fm_session_open(b->engine, &b->session);
+    if (e.code) return e;
+    if (!b->engine->store) return (fm_error){FM_ERR_ARG, "this model has no experts"};
+    fm_engine_plan(b->engine, &b->p);
+    int n = s->prompt + s->tokens;
+    b->ids = calloc((size_t)n, sizeof *b->ids);
+    if (!b->ids) return (fm_error){FM_ERR_NOMEM, "no memory"};
+    rng r;
+    rng_seed(&r, 9);
+    for (int i = 0; i < n; i++)
+        b->ids[i] = (int32_t)(rng_next(&r) % (uint64_t)b->engine->files.config.vocab);
+    while (b->p.resident && !expert_store_idle(b->engine->store, 1000)) continue;
+    printf("ceiling %.2f GiB, %d of %d experts have a slot, %s reads, chunks of %d tokens\n",
+           (double)b->p.memory_limit / 1073741824.0, expert_store_slots(b->engine->store),
+           b->p.sparse_layers * b->p.experts,
+           io_backend_name(expert_store_backend(b->engine->store)), fm_rows_max(b->engine));
+    return e;
+}
+
+static fm_error prefill(bench *b) {
+    fm_session_clear(b->session);
+    double disk = disk_speed(b);
+    fm_stats_reset(b->engine);
+    double begin = now();
+    fm_error e = fm_session_sync(b->session, b->ids, (size_t)b->s.prompt, NULL, NULL);
+    double took = now() - begin;
+    fm_stats s;
+    fm_stats_get(b->engine, &s);
+    disk = (disk + disk_speed(b)) / 2;
+    double rate = (double)s.expert_read_bytes / took;
+    printf("prefill %d: %.1f tok/s; read %.0f MB at %.0f MB/s, disk %.0f: reached %.1f %%; waited "
+           "%.2f of %.2f s\n",
+           b->s.prompt, b->s.prompt / took, (double)s.expert_read_bytes * 1e-6, rate * 1e-6,
+           disk * 1e-6, 100 * rate / disk, s.seconds_read_wait, took);
+    return e;
+}
+
+static void print_times(const bench *b) {
+    fm_layer_timing *t = calloc((size_t)b->p.layers, sizeof *t), sum = {0};
+    int n = t ? fm_timing_get(b->engine, t, b->p.layers) : 0;
+    for (int i = 0; i < n; i++) {
+        sum.attention += t[i].attention + t[i].delta;
+        sum.router += t[i].router;
+        sum.read_wait += t[i].read_wait;
+        sum.experts += t[i].experts;
+    }
+    free(t);
+    double ms = 1e3 / b->s.tokens;
+    printf("  ms a token: attention %.1f, router %.1f, waiting for reads %.1f, experts %.1f\n",
+           ms * sum.attention, ms * sum.router, ms * sum.read_wait, ms * sum.experts);
+}
+
+static fm_error decode(bench *b) {
+    fm_error e = fm_session_sync(b->session, b->ids, (size_t)b->s.prompt, NULL, NULL);
+    fm_stats_reset(b->engine);
+    double took = 0, per_byte = 0;
+    int n = b->s.tokens, measured = 0;
+    for (int i = 0; i < n && !e.code; i++) {
+        if (i % DISK_EVERY == 0) {
+            per_byte += 1 / disk_speed(b);
+            measured++;
+        }
+        double begin = now();
+        e = fm_session_step(b->session, b->ids[b->s.prompt + i]);
+        took += now() - begin;
+    }
+    fm_stats s;
+    fm_stats_get(b->engine, &s);
+    double bytes = (double)s.expert_read_bytes / n, disk = measured / per_byte;
+    printf("decode: %.2f tok/s; hits %.1f %%, %.1f MB a token at %.0f MB/s, disk %.0f (alone %.2f "
+           "tok/s): reached %.1f %%; %llu guesses, %llu came true\n",
+           n / took, 100 * (double)s.expert_hits / (double)s.expert_requests, bytes * 1e-6,
+           bytes * n / took * 1e-6, disk * 1e-6, disk / bytes, 100 * bytes * n / took / disk,
+           (unsigned long long)s.prefetch_issued, (unsigned long long)s.prefetch_used);
+    print_times(b);
+    return e;
+}
+
+int main(int argc, char **argv) {
+    bench b = {.s = {.share = 0.25f, .prompt = 16, .passes = 2, .tokens = 24, .runs = 1}};
+    b.s.look_ahead = 1;
+    arg_list rest;
+    arg_table table = {"stream-bench", defs, sizeof defs / sizeof defs[0]};
+    arg_result parsed = args_parse(&table, argc - 1, argv + 1, &b.s, &rest);
+    if (parsed == ARGS_HELP) args_help(&table);
+    if (parsed != ARGS_OK) return parsed == ARGS_HELP ? 0 : EXIT_USAGE;
+    if (!b.s.model || rest.n) return args_wrong("stream-bench", "give --model DIR");
+    fm_error e = open_bench(&b);
+    for (int i = 0; i < b.s.passes && !e.code; i++) e = prefill(&b);
+    if (!e.code) fm_timing_enable(b.engine, true);
+    for (int i = 0; i < b.s.runs && b.s.tokens && !e.code; i++) e = decode(&b);
+    printf("peak memory %.0f MiB\n", (double)os_peak_rss() / 1048576.0);
+    free(b.ids);
+    fm_engine_close(b.engine);
+    return failed(&e);
+}
