@@ -378,7 +378,7 @@ typedef struct fm_pack_options {
     const char *out_dir;  /* NULL: MODEL_DIR/flashchat/q<bits> */
     int bits;             /* 4 or 8 */
     int group;            /* 32, 64 or 128 */
-    int threads;          /* 0: one per processor, at most 8 */
+    int threads;          /* 0: one per processor, 8 where nothing is quantised; at most 8 */
     bool dry_run;         /* only fills the report */
     fm_progress progress; /* bytes of the result; may be NULL */
     void *progress_ctx;

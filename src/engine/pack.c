@@ -257,6 +257,8 @@ err pack_model(const pack_options *options, pack_report *out) {
     err e = open_source(&p);
     if (!e.code) e = choose_target(&p);
     if (!e.code) e = pack_plan(&p);
+    /* Without arithmetic the threads only wait for the disk, this way and that. */
+    if (options->threads <= 0 && p.relaid) p.threads = THREADS_MAX;
     if (!e.code && !options->dry_run) e = write_all(&p);
     packer_close(&p);
     return e;

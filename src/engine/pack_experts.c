@@ -119,7 +119,8 @@ err pack_layer(packer *p, int layer) {
     err e = open_memory(&j);
     if (!e.code)
         e = bank_writer_open(&j.writer, p->report->out_dir, layer, c->experts, j.record.total);
-    int step = p->threads * 4; /* a few between two reports of progress */
+    int step =
+        p->threads * 8; /* some between two reports of progress, where all wait for the last */
     for (int i = 0; i < c->experts && !e.code; i += step) {
         int n = int_min(step, c->experts - i);
         j.first = i;

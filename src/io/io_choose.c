@@ -3,7 +3,7 @@
  *
  *     { "file systems": { "<id>": { "system": "6.1.0", "uring": 1.31e9, "pread": 1.28e9 } } }
  *
- * The faster one is taken; io_uring on a tie (within TIE), because it needs no threads. */
+ * Threads are taken when they are faster by more than TIE. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,10 +16,12 @@
 #include "io/io_bench.h"
 
 #define STATE_BYTES_MAX ((size_t)1 << 20)
-#define TIE             1.03 /* a difference below 3 % is noise */
-#define ROUNDS          4    /* uring, pread, uring, pread ...: the first of each is thrown away */
-#define CHOOSE_BLOCK    (1u << 20)
-#define CHOOSE_DEPTH    16
+/* io_uring unless threads read faster by a quarter: one A/B on a shared disk is no better than
+ * that, and threads take processor time that the experts need (docs/MEASURED.md, "Streaming"). */
+#define TIE          1.25
+#define ROUNDS       4 /* uring, pread, uring, pread ...: the first of each is thrown away */
+#define CHOOSE_BLOCK (1u << 20)
+#define CHOOSE_DEPTH 16
 
 typedef struct state_key {
     char id[64];
