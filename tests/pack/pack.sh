@@ -38,17 +38,28 @@ done
 # kill -9, again and again, at random moments
 RANDOM=7
 "$synth" --shape tiny-qwen3.6 --out "$scratch/source" >"$log" 2>&1
+banks() { find "$scratch/killed/experts" -name '*.bank' 2>/dev/null | wc -l; }
 killed() { # source, name
     "$flashchat" pack "$1" --out "$scratch/whole" >"$log" 2>&1
-    local i pid unfinished=0 resumed=no
+    local i pid before unfinished=0 resumed=no
     for ((i = 0; i < 40; i++)); do
+        before=$(banks)
         "$flashchat" pack "$1" --out "$scratch/killed" >>"$log" 2>&1 &
         pid=$!
-        sleep "0.$((RANDOM % 2))$((RANDOM % 10))$((RANDOM % 10))"
+        if ((i % 2)); then # at any moment; later and later, for a slow machine
+            sleep "0.$((RANDOM % 2 + i / 8))$((RANDOM % 10))$((RANDOM % 10))"
+        else # right after another layer is there, however fast the machine is
+            while kill -0 $pid 2>/dev/null && [ "$(banks)" -le "$before" ]; do sleep 0.01; done
+        fi
         kill -9 $pid 2>/dev/null
         wait $pid 2>/dev/null
-        [ -e "$scratch/killed/manifest.json" ] && break
-        unfinished=$((unfinished + 1)) && ls "$scratch/killed/experts/"*.bank >/dev/null 2>&1 && resumed=yes
+        if [ -e "$scratch/killed/manifest.json" ]; then
+            [ "$resumed" = yes ] && break
+            rm -rf "$scratch/killed" # too fast: again from the start
+        else
+            unfinished=$((unfinished + 1))
+            [ "$(banks)" = 0 ] || resumed=yes
+        fi
     done
     "$flashchat" pack "$1" --out "$scratch/killed" >>"$log" 2>&1 && [ "$resumed" = yes ] &&
         [ "$(sums "$scratch/whole")" = "$(sums "$scratch/killed")" ] && "$flashchat" verify "$scratch/killed" --deep >>"$log" 2>&1
