@@ -61,7 +61,9 @@ head -c 100000 /dev/zero | tr '\0' 'x ' >"$top/long"
 code=$?
 refused "prompt longer than the model's window" 1 "2048 tokens"
 ask assets/ember --cpu avx1024
-refused "unknown option of another program" 2 "--cpu"
+refused "kernels that do not exist" 1 "avx1024" "avx2"
+ask assets/ember --collect-routing x
+refused "option of another program" 2 "--collect-routing"
 ask assets/ember --context 100000000
 refused "context beyond all bounds" 2 "--context" "100000000"
 if [ -x "$infer" ]; then
