@@ -92,7 +92,7 @@ SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS))
 SANITIZED = OPT=conservative CC=clang
 
 .PHONY: all help lib tests examples goldens clean print-build-config print-sources flags-changed
-.PHONY: cli-smoke manage-smoke check test asan ubsan tsan fuzz fuzz-run fuzzers cross-test
+.PHONY: cli-smoke manage-smoke test-clients api-smoke check test asan ubsan tsan fuzz fuzz-run fuzzers cross-test
 all: lib $(PROGRAMS) $(TOOLS)   ## everything a user runs
 lib: $(BUILD)/libflashmoe.a $(BUILD)/libflashmoe.so
 examples: $(EXAMPLE_BIN)
@@ -242,6 +242,15 @@ cross-test:   ## unit and golden tests for aarch64, under an emulator
 
 cli-smoke: all   ## the command line: settings, prompt, chat, README
 	@tests/run.sh cli/
+
+test-clients: all   ## the SDKs and the coding agents of npm against the server (the agents: 1.1 GB, once)
+	@tests/install.sh test
+	@$(SUBMAKE) $(BUILD)/flashchat-test
+	@tests/run.sh clients/
+
+api-smoke: all   ## every endpoint of the server with curl; says what was checked
+	@$(SUBMAKE) $(BUILD)/flashchat-test
+	@BUILD=$(BUILD) tests/server/api_smoke.sh
 
 manage-smoke: all   ## models: download from a local hub, archive, restore, remove
 	@tests/run.sh cli/manage hub/hub test_archive

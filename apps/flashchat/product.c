@@ -133,6 +133,12 @@ const product_command product_commands[] = {
     {"sessions", "[--delete ID] [--export ID [FILE]] [--json]", "conversations that were kept",
      "Go on with one: flashchat chat --session ID; with the newest: flashchat chat --resume\n",
      command_sessions},
+    {"opencode", "[words for opencode]",
+     "the coding agent OpenCode, with the model of this machine",
+     "Starts the server if none is running, shows what OpenCode's settings need and writes it if "
+     "you\nsay so, then becomes opencode in the folder you are in. All words are passed on: "
+     "flashchat\nopencode run \"fix the tests\".\n",
+     command_opencode},
     {"status", "[--json]", "server, model, memory at a glance", NULL, command_status},
     {"doctor", "[--json] [--no-measure]", "check this machine, and what to do about it", NULL,
      command_doctor},

@@ -21,6 +21,7 @@ int command_manage(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_completion(int argc, char **argv);
+int command_opencode(int argc, char **argv);
 int command_man(int argc, char **argv);
 int command_uninstall(int argc, char **argv);
 int command_version(int argc, char **argv);

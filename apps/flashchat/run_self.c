@@ -2,13 +2,14 @@
 #include "run_self.h"
 
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "files.h"
 
-int run_self(const char *word, const char *second) {
+int run_self_words(char *const words[]) {
     char program[PATH_TEXT_MAX];
     ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
     if (n <= 0) {
@@ -19,7 +20,7 @@ int run_self(const char *word, const char *second) {
     fflush(stdout);
     pid_t child = fork();
     if (child == 0) {
-        execl(program, "flashchat", word, second, (char *)NULL);
+        execv(program, words);
         _exit(127);
     }
     if (child < 0) {
@@ -34,4 +35,10 @@ int run_self(const char *word, const char *second) {
     }
     sigaction(SIGINT, &before, NULL);
     return WIFEXITED(state) ? WEXITSTATUS(state) : -1;
+}
+
+int run_self(const char *word, const char *second) {
+    char *const words[] = {(char *)(uintptr_t) "flashchat", (char *)(uintptr_t)word,
+                           (char *)(uintptr_t)second, NULL};
+    return run_self_words(words);
 }

@@ -6,22 +6,37 @@
 
 #ifdef FM_TEST_BUILD
 
-static char *answer(void *ctx, const request *r) {
-    size_t i, n = json_array_size(r->messages);
-    const json_t *last = n ? json_array_get(r->messages, n - 1) : NULL;
-    const char *text = json_string_value(json_object_get(last, "content"));
-    const char *role = json_string_value(json_object_get(last, "role"));
+static const char *text_of(const json_t *object, const char *key) {
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+/* One of the messages since the last answer has the rule's text. Clients put reminders of their own
+ * behind what the person said. */
+static bool said(const request *r, const json_t *rule) {
+    const char *match = text_of(rule, "match"), *only = text_of(rule, "role");
+    for (size_t i = json_array_size(r->messages); i-- > 0;) {
+        const json_t *m = json_array_get(r->messages, i);
+        const char *role = text_of(m, "role");
+        if (strcmp(role, "assistant") == 0) return false;
+        if (*only && strcmp(only, role) != 0) continue;
+        if (strstr(text_of(m, "content"), match)) return true;
+    }
+    return false;
+}
+
+static bool answer(void *ctx, const request *r, server_script *out) {
+    size_t i;
     json_t *rule;
     json_array_foreach((json_t *)ctx, i, rule) {
-        const char *match = json_string_value(json_object_get(rule, "match"));
-        const char *reply = json_string_value(json_object_get(rule, "reply"));
-        const char *only = json_string_value(json_object_get(rule, "role"));
-        if (!text || !role || !match || !reply || !strstr(text, match)) continue;
-        if (json_is_true(json_object_get(rule, "tools")) && !r->tools) continue;
-        if (only && strcmp(only, role) != 0) continue;
-        return strdup(reply);
+        const json_t *tools = json_object_get(rule, "tools");
+        if (tools && json_is_true(tools) != (r->tools != NULL)) continue;
+        if (!said(r, rule)) continue;
+        out->text = strdup(text_of(rule, "reply"));
+        out->more = (int)json_integer_value(json_object_get(rule, "more"));
+        return out->text != NULL;
     }
-    return NULL;
+    return false;
 }
 
 bool script_open(const char *program, const char *file, server_options *o) {

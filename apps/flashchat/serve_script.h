@@ -17,9 +17,13 @@
     { NULL, NULL, NULL, ARG_HEADING, 0, 0, 0 }
 #endif
 
-/* FILE: a list of {"match": TEXT, "reply": TEXT, "tools": true}: the reply to requests whose last
- * message contains TEXT (and which have tools); the first that fits counts. False after a message.
- */
+/* FILE: a list of rules; the first that fits a request counts.
+ *
+ *     {"match": TEXT, "role": ROLE, "tools": BOOL,     its last message contains TEXT and is of
+ * ROLE; it has tools, or none "reply": TEXT, "more": N}                       the answer: TEXT as
+ * the model would write it, then N tokens that the model really makes
+ *
+ * role, tools and more may be left out. False after a message. */
 bool script_open(const char *program, const char *file, server_options *o);
 void script_close(server_options *o);
 

@@ -30,7 +30,8 @@ typedef struct generation {
     sched_request *jobs;  /* [n], until they are submitted */
     uint64_t *ids;        /* [n] */
     char **echo;          /* [n]; texts of prompts, borrowed from r */
-    fm_tokens forced;     /* test builds: the answer */
+    fm_tokens forced;     /* test builds: what the answer begins with */
+    int *scripted;        /* [n]; test builds: tokens until it ends; 0: no limit */
     int n, n_prompts;
     uint64_t begun_ns, started_ns, first_ns;
     atomic_int refs;
@@ -53,6 +54,7 @@ static void release(generation *g) {
     free(g->jobs);
     free(g->ids);
     free(g->echo);
+    free(g->scripted);
     free(g);
 }
 
@@ -96,6 +98,7 @@ static bool token(void *ctx, sched_job *job, const sched_token *t) {
     err e = reply_token(y, t, &more);
     if (!e.code && more && g->s->close_thought.count && reply_thought_enough(y))
         e = sched_force(job, g->s->close_thought.ids, (int)g->s->close_thought.count);
+    if (g->scripted && g->scripted[c->index] && --g->scripted[c->index] == 0) more = false;
     if (e.code) g->failure = e;
     return flush(g) && more && !e.code;
 }
@@ -352,18 +355,37 @@ static err make_job(generation *g, int i) {
     return g->s->port->constrain(g->s->port->ctx, &g->r, p, &j->constraint);
 }
 
-/* Test builds: the answer is given; the model only reads it. */
-static err script(generation *g) {
-    char *text = g->s->o.script ? g->s->o.script(g->s->o.script_ctx, &g->r) : NULL;
-    if (!text) return err_none();
+/* Test builds: what the answer begins with is given. What the model adds shall call nothing. */
+static err script_more(generation *g, int more) {
     const port *p = g->s->port;
-    err e = p->tokenize(p->ctx, FM_MARKUP, text, strlen(text), &g->forced);
+    fm_tokens call = {0};
+    err e = p->tokenize(p->ctx, FM_MARKUP, "<tool_call>", 11, &call);
+    sched_bias *bias = realloc(g->r.bias, (size_t)(g->r.n_bias + 1) * sizeof *bias);
+    g->scripted = calloc((size_t)g->n, sizeof *g->scripted);
+    if (bias) g->r.bias = bias;
+    if (!e.code && (!bias || !g->scripted)) e = err_make(ERR_NOMEM, "no memory for a script");
+    if (!e.code && call.count == 1) bias[g->r.n_bias++] = (sched_bias){call.ids[0], -100};
+    for (int i = 0; i < g->n && !e.code; i++) {
+        g->scripted[i] = (int)g->forced.count + more;
+        g->jobs[i].bias = g->r.bias;
+        g->jobs[i].n_bias = g->r.n_bias;
+    }
+    fm_tokens_free(&call);
+    return e;
+}
+
+static err script(generation *g) {
+    server_script given = {0};
+    if (!g->s->o.script || !g->s->o.script(g->s->o.script_ctx, &g->r, &given)) return err_none();
+    const port *p = g->s->port;
+    err e = p->tokenize(p->ctx, FM_MARKUP, given.text, strlen(given.text), &g->forced);
     for (int i = 0; i < g->n && !e.code; i++) {
         g->jobs[i].forced = g->forced.ids;
         g->jobs[i].n_forced = (int)g->forced.count;
-        g->jobs[i].forced_end = true;
+        g->jobs[i].forced_end = given.more == 0;
     }
-    free(text);
+    if (!e.code && given.more > 0) e = script_more(g, given.more);
+    free(given.text);
     return e;
 }
 

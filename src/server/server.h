@@ -14,6 +14,12 @@
 
 typedef struct server server;
 
+/* What an answer begins with, for tests of clients. */
+typedef struct server_script {
+    char *text; /* owned by the server */
+    int more;   /* then so many tokens of the model, without calls; 0: the turn is over */
+} server_script;
+
 typedef struct server_options {
     const port *port;               /* borrowed until close */
     slog *log;                      /* borrowed until close; may be NULL */
@@ -30,9 +36,8 @@ typedef struct server_options {
     int send_seconds;               /* 0: 60 */
     int ping_ms;                    /* 0: 5000 */
     int workers;                    /* 0: 2 */
-    /* Test builds only: the answer to give (new, free) instead of the model's; NULL: the model's.
-     */
-    char *(*script)(void *ctx, const request *r);
+    /* Test builds only: false: the answer is the model's. */
+    bool (*script)(void *ctx, const request *r, server_script *out);
     void *script_ctx;
 } server_options;
 

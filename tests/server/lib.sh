@@ -1,10 +1,11 @@
 # test: no (read by the scripts beside it)
 # Starts build/fake-server or flashchat-test serve for a test, with a home of its own, and ends it.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 BUILD=${BUILD:-build}
 work=$(mktemp -d)
+real_home=${HOME:-}
 export HOME=$work/home XDG_CONFIG_HOME=$work/home/.config
 mkdir -p "$XDG_CONFIG_HOME"
 server_pid=
