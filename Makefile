@@ -153,6 +153,42 @@ $(eval $(call program,kernel-bench,$(KERNEL_BENCH_SRC)))
 $(eval $(call program,model-bench,$(MODEL_BENCH_SRC) $(COMMON_SRC)))
 $(eval $(call program,stream-bench,$(STREAM_BENCH_SRC) $(COMMON_SRC)))
 
+# Metal. On macOS metal_driver.m takes the place of metal_none.c (see LIB_SRC). Elsewhere the driver is compiled for
+# tests: clang, GNUstep's Foundation and a Metal written for the purpose (tests/metal_stand_in), linked before the
+# library, whose metal_none.o is then not asked for.
+METAL_TEXT := src/gpu/metal/flatten.sh $(wildcard src/gpu/kernels/*.inc src/gpu/kernels/*.h src/gpu/kernels/*.metal)
+$(BUILD)/gen/metal_source.c: $(METAL_TEXT)
+	@mkdir -p $(@D)
+	$(call say,FLATTEN,$@)src/gpu/metal/flatten.sh > $@.new && mv $@.new $@
+$(BUILD)/obj/gen/metal_source.o: $(BUILD)/gen/metal_source.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)$(CC) $(CFLAGS_ALL) -c $< -o $@
+
+STAND_IN := tests/metal_stand_in
+OBJC_HEADERS := $(dir $(firstword $(wildcard /usr/lib/gcc/$(shell uname -m)-linux-gnu/*/include/objc/objc.h)))..
+OBJC_STAND_IN := -std=gnu17 $(filter-out -Wvla,$(WARN)) -O1 -g -fPIC -ffp-contract=off -D_GNU_SOURCE -Isrc \
+	-I$(STAND_IN) -fno-objc-arc -fobjc-runtime=gcc -fconstant-string-class=NSConstantString -fexceptions \
+	-isystem /usr/include/GNUstep -isystem $(OBJC_HEADERS) -D_NATIVE_OBJC_EXCEPTIONS -DGNUSTEP \
+	-DGNUSTEP_BASE_LIBRARY=1 -DGNU_RUNTIME=1
+$(BUILD)/metal/obj/driver.o: src/gpu/metal/metal_driver.m $(wildcard $(STAND_IN)/Metal/*.h src/gpu/*.h src/gpu/*/*.h)
+$(BUILD)/metal/obj/stand_in.o: $(STAND_IN)/stand_in.m $(wildcard $(STAND_IN)/Metal/*.h src/gpu/host/*.h src/base/*.h)
+$(BUILD)/metal/obj/%.o:
+	@mkdir -p $(@D)
+	$(call say,OBJC,$<)clang $(OBJC_STAND_IN) $(OBJC_EXTRA) -c $< -o $@
+METAL_TEST_OBJ := $(BUILD)/metal/obj/driver.o $(BUILD)/metal/obj/stand_in.o $(BUILD)/obj/gen/metal_source.o
+define metal_program
+$(BUILD)/metal/$(1): $(2:%.c=$(BUILD)/obj/%.o) $(METAL_TEST_OBJ) $(BUILD)/libflashmoe.a
+	$$(call say,LD,$$@)clang $$(LDFLAGS_ALL) $$^ -o $$@ -L$(OBJC_HEADERS)/.. -lgnustep-base -lobjc $$(APP_LIBS)
+endef
+$(eval $(call metal_program,gpu-check,$(GPUCHECK_SRC)))
+$(eval $(call metal_program,golden-check,$(GOLDEN_SRC) $(COMMON_SRC)))
+$(eval $(call metal_program,flashchat,$(APP_SRC) $(COMMON_SRC)))
+METAL_PROGRAMS := $(addprefix $(BUILD)/metal/,gpu-check golden-check flashchat)
+metal-stand-in: $(METAL_PROGRAMS)   ## programs whose Metal is played by the processor, for tests (clang, GNUstep)
+HAVE_GNUSTEP := $(and $(shell command -v clang),$(wildcard /usr/include/GNUstep/Foundation/Foundation.h),$(OBJC_HEADERS:..=))
+metal-for-tests: $(if $(HAVE_GNUSTEP),metal-stand-in)
+.PHONY: metal-stand-in metal-for-tests
+
 # Needs nothing but the C library, so that it runs on a bare machine with a card.
 $(BUILD)/gpu-check: $(GPUCHECK_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
 	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ -lpthread -lm -ldl
@@ -209,11 +245,11 @@ bench-gpu: portable   ## goldens, kernels and speeds on this machine's NVIDIA ca
 
 test:   ## install what tests need, run every test
 	@tests/install.sh test
-	@$(SUBMAKE) all tests goldens $(BUILD)/flashchat-test
+	@$(SUBMAKE) all tests goldens $(BUILD)/flashchat-test metal-for-tests
 	@tests/run.sh
 
 check:   ## fast tests, under a minute
-	@$(SUBMAKE) all tests goldens $(BUILD)/flashchat-test
+	@$(SUBMAKE) all tests goldens $(BUILD)/flashchat-test metal-for-tests
 	@tests/run.sh --fast
 
 asan:   ## unit tests and bad input under AddressSanitizer and UndefinedBehaviorSanitizer

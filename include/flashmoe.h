@@ -107,9 +107,10 @@ typedef struct fm_options {
      * with their numbers, unless `force`. NULL: nobody looks. */
     const char *lock_dir;
     bool force;
-    /* "auto" or NULL: a CUDA card when this machine and this build have one, unless `exact` or
-     * `cpu` ask for the processor; "off"; "cuda", "cuda:1"; "host": the GPU's kernels run by the
-     * processor, slow, for tests. A card that is named and cannot be used is an error. */
+    /* "auto" or NULL: a CUDA card or Apple's GPU when this machine and this build have one, unless
+     * `exact` or `cpu` ask for the processor; "off"; "cuda", "cuda:1"; "metal"; "host": the GPU's
+     * kernels run by the processor, slow, for tests. A card that is named and cannot be used is an
+     * error. */
     const char *gpu;
     size_t vram;          /* ceiling on the card's memory, bytes; 0: most of what is free */
     fm_progress progress; /* may be NULL */

@@ -52,6 +52,10 @@ for group in "${@:-test}"; do
         need shellcheck has shellcheck
         need dash has dash
         need clang-format has clang-format
+        # The Metal driver against a Metal of our own (tests/metal).
+        need clang has clang
+        need gobjc compiles "objc/objc.h" ""
+        need libgnustep-base-dev test -f /usr/include/GNUstep/Foundation/Foundation.h
         ;;
     fuzz)
         need clang has clang

@@ -123,9 +123,16 @@ fm_engine *model_open(const char *program, const model_args *a, int sessions) {
     o.sessions = sessions;
     fm_engine *engine;
     fm_error e = fm_engine_open(&o, &engine);
-    if (!e.code) return engine;
-    fail(program, &e);
-    return NULL;
+    if (e.code) {
+        fail(program, &e);
+        return NULL;
+    }
+    fm_model m;
+    fm_model_get(engine, &m);
+    if (m.gpu_note)
+        fprintf(stderr, "%s: the GPU is not used, the processor computes: %s\n", program,
+                m.gpu_note);
+    return engine;
 }
 
 /* ---- Ctrl-C ------------------------------------------------------------- */

@@ -35,8 +35,8 @@ typedef struct model_args {
      MODEL_ARG(type, context), 1, 1 << 24},                                                       \
     {"--threads", "N", "processor threads (default: all)", ARG_INT, MODEL_ARG(type, threads),     \
      1, 256},                                                                                     \
-    {"--gpu", "NAME", "auto, off, cuda, cuda:1 (default: auto)", ARG_TEXT, MODEL_ARG(type, gpu),  \
-     0, 0},                                                                                       \
+    {"--gpu", "NAME", "auto, off, cuda, cuda:1, metal (default: auto)", ARG_TEXT,                \
+     MODEL_ARG(type, gpu), 0, 0},                                                                \
     {"--vram", "SIZE", "most of the GPU's memory to use (default: nearly all)", ARG_SIZE,         \
      MODEL_ARG(type, vram), 1, 0},                                                                \
     {"--experts", "N", "experts a token (fewer than trained: faster, worse answers)", ARG_INT,    \

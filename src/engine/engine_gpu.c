@@ -1,10 +1,9 @@
 /* engine_gpu.c: which graphics card an engine computes on, if any, and what happens when it cannot.
  *
- *     "auto" (NULL)  a CUDA card when there is one that holds at least trunk, sessions and one
- *                    expert; else the processor. Options that ask for the processor's exact results
- *                    (exact, cpu) mean the processor
- *     "off"          the processor
- *     "cuda[:N]", "host"  that device, or an error that says why not */
+ *     "auto" (NULL)  a CUDA card or Apple's GPU when there is one that holds at least trunk,
+ *                    sessions and one expert; else the processor. Options that ask for the
+ * processor's exact results (exact, cpu) mean the processor "off"          the processor
+ *     "cuda[:N]", "metal", "host"  that device, or an error that says why not */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +22,8 @@ typedef struct gpu_wish {
 
 static err parse(const char *text, gpu_wish *out) {
     *out = (gpu_wish){.automatic = !text || strcmp(text, "auto") == 0};
-    if (out->automatic) text = "cuda";
+    const char *best = out->automatic ? gpu_best_backend() : NULL;
+    if (out->automatic) text = best ? best : "cuda";
     size_t n = strcspn(text, ":");
     if (n >= sizeof out->backend) n = sizeof out->backend - 1;
     memcpy(out->backend, text, n);
@@ -35,14 +35,16 @@ static err parse(const char *text, gpu_wish *out) {
                             text);
         for (size_t i = 0; i < length; i++) out->index = out->index * 10 + (digits[i] - '0');
     }
-    if (strcmp(out->backend, "cuda") && strcmp(out->backend, "host"))
-        return err_make(ERR_ARG, "gpu \"%s\": known are auto, off, cuda, cuda:1 and host", text);
+    if (strcmp(out->backend, "cuda") && strcmp(out->backend, "metal") &&
+        strcmp(out->backend, "host"))
+        return err_make(ERR_ARG, "gpu \"%s\": known are auto, off, cuda, cuda:1, metal and host",
+                        text);
     return err_none();
 }
 
 bool engine_gpu_wanted(const fm_options *o) {
     if (o->gpu && strcmp(o->gpu, "auto")) return strcmp(o->gpu, "off") != 0;
-    return !o->exact && !o->cpu && gpu_count("cuda", NULL) > 0;
+    return !o->exact && !o->cpu && gpu_best_backend() != NULL;
 }
 
 static err open_device(fm_engine *e, const fm_options *o, const gpu_wish *wish) {

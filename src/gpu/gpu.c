@@ -24,7 +24,7 @@ size_t gpu_kernel_args_bytes(gpu_kernel k) { return kernels[k].args_bytes; }
 /* ---- devices ---- */
 
 static err find(const char *name, const gpu_backend **out) {
-    const gpu_backend *all[] = {gpu_backend_cuda(), gpu_backend_host()};
+    const gpu_backend *all[] = {gpu_backend_cuda(), gpu_backend_metal(), gpu_backend_host()};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strcmp(all[i]->name, name) == 0) {
             *out = all[i];
@@ -32,7 +32,14 @@ static err find(const char *name, const gpu_backend **out) {
         }
     }
     *out = NULL;
-    return err_make(ERR_NOT_FOUND, "no GPU backend \"%s\"; known are cuda, host", name);
+    return err_make(ERR_NOT_FOUND, "no GPU backend \"%s\"; known are cuda, metal, host", name);
+}
+
+const char *gpu_best_backend(void) {
+    static const char *const names[] = {"cuda", "metal"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (gpu_count(names[i], NULL) > 0) return names[i];
+    return NULL;
 }
 
 int gpu_count(const char *backend, err *why) {
@@ -63,6 +70,13 @@ err gpu_finish(gpu_device *d) { return d->backend->finish(d); }
 err gpu_alloc(gpu_device *d, gpu_memory kind, size_t bytes, gpu_buffer *out) {
     memset(out, 0, sizeof *out);
     return d->backend->alloc(d, kind, bytes ? bytes : 1, out);
+}
+
+err gpu_wrap(gpu_device *d, void *host, size_t bytes, gpu_buffer *out) {
+    memset(out, 0, sizeof *out);
+    if (!d->backend->wrap)
+        return err_make(ERR_UNSUPPORTED, "%s: the device has its own memory", d->backend->name);
+    return d->backend->wrap(d, host, bytes, out);
 }
 
 void gpu_free(gpu_device *d, gpu_buffer *b) {

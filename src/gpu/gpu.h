@@ -6,9 +6,9 @@
  *         gpu_event   a point in a queue: another queue, or the caller, waits for it
  *         gpu_graph   launches recorded once and started together
  *
- * Backends: "cuda" (the driver's library is loaded when it is there; nothing is linked), "host"
- * (the same kernel bodies on the processor: exact, slow, for tests and machines without a card). A
- * backend that cannot run says why in an err.
+ * Backends: "cuda" (the driver's library is loaded when it is there; nothing is linked), "metal"
+ * (Apple Silicon), "host" (the same kernel bodies on the processor: exact, slow, for tests and
+ * machines without a card). A backend that cannot run says why in an err.
  *
  * Kernels and their argument structs are in kernels/gpu_args.h. What a launch needs beside the
  * arguments (groups, shared memory) follows from them: gpu_run works it out.
@@ -43,13 +43,16 @@ typedef struct gpu_info {
     const char *backend; /* static */
     int index;           /* among the backend's devices */
     int units;           /* multiprocessors */
-    int major, minor;    /* compute capability; 0 for host */
+    int major, minor;    /* compute capability; Metal: the Apple family; 0 for host */
     size_t memory, free; /* bytes; free at the time of the call */
+    size_t buffer_max;   /* bytes of one buffer; 0: as much as there is memory */
     int shared_bytes;    /* most shared memory of one group */
     bool unified;        /* device memory is host memory */
     double clock_mhz;
 } gpu_info;
 
+/* The backend that "auto" means: the first of cuda, metal that has a device; NULL when none. */
+const char *gpu_best_backend(void);
 /* How many devices a backend has; 0 and the reason when none. */
 int gpu_count(const char *backend, err *why);
 /* ERR_NOT_FOUND: no such backend or device, or no driver; ERR_UNSUPPORTED: this build has no
@@ -64,8 +67,9 @@ err gpu_finish(gpu_device *d) MUST_USE;
 /* ---- memory ---- */
 
 typedef enum gpu_memory {
-    GPU_DEVICE, /* the card's own; host is NULL except on unified memory and the host backend */
-    GPU_PINNED, /* the host's, page-locked; the card can copy from and to it, and read it */
+    GPU_DEVICE,  /* the card's own; host is NULL except on unified memory and the host backend */
+    GPU_PINNED,  /* the host's, page-locked; the card can copy from and to it, and read it */
+    GPU_WRAPPED, /* gpu_wrap's */
 } gpu_memory;
 
 typedef struct gpu_buffer {
@@ -78,6 +82,11 @@ typedef struct gpu_buffer {
 /* ERR_BUDGET when the card has no more, with the numbers; ERR_NOMEM for pinned memory. Contents are
  * undefined. */
 err gpu_alloc(gpu_device *d, gpu_memory kind, size_t bytes, gpu_buffer *out) MUST_USE;
+/* A buffer over memory of the caller, which kernels then read and write in place: on devices with
+ * unified memory. host begins at a page, and whole pages up to the end of bytes are the caller's;
+ * it stays until gpu_free, which leaves it alone. ERR_UNSUPPORTED: no unified memory; ERR_BUDGET:
+ * more than buffer_max, or than the device may have in all. */
+err gpu_wrap(gpu_device *d, void *host, size_t bytes, gpu_buffer *out) MUST_USE;
 /* The device must not be using it. Fine on a zeroed one. */
 void gpu_free(gpu_device *d, gpu_buffer *b);
 

@@ -13,6 +13,7 @@ typedef struct gpu_backend {
     err (*info)(gpu_device *d, gpu_info *out);
     err (*finish)(gpu_device *d);
     err (*alloc)(gpu_device *d, gpu_memory kind, size_t bytes, gpu_buffer *out);
+    err (*wrap)(gpu_device *d, void *host, size_t bytes, gpu_buffer *out); /* NULL: cannot */
     void (*free)(gpu_device *d, gpu_buffer *b);
     err (*queue_open)(gpu_device *d, gpu_queue **out);
     void (*queue_close)(gpu_queue *q);
@@ -49,5 +50,6 @@ struct gpu_graph {
 
 const gpu_backend *gpu_backend_host(void);
 const gpu_backend *gpu_backend_cuda(void);
+const gpu_backend *gpu_backend_metal(void);
 
 #endif

@@ -38,7 +38,7 @@
 typedef struct options {
     const char *golden, *cpu, *gpu, *heldout;
     size_t memory, vram;
-    int threads, io_threads, experts, rows;
+    int threads, io_threads, experts, rows, prompts;
     bool fast, assistant;
     float expect, agree;
 } options;
@@ -50,7 +50,7 @@ static const arg_def defs[] = {
     {"--threads", "N", "threads", ARG_INT, offsetof(options, threads), 1, 256},
     {"--io-threads", "N", "reading threads", ARG_INT, offsetof(options, io_threads), 1, 64},
     {"--cpu", "NAME", "scalar, avx2, avx512, neon", ARG_TEXT, offsetof(options, cpu), 0, 0},
-    {"--gpu", "NAME", "cuda, cuda:1, host (default: off)", ARG_TEXT, offsetof(options, gpu), 0, 0},
+    {"--gpu", "NAME", "cuda, metal, host (default: off)", ARG_TEXT, offsetof(options, gpu), 0, 0},
     {"--vram", "SIZE", "memory ceiling of the GPU", ARG_SIZE, offsetof(options, vram), 1, 0},
     {"--fast", NULL, "the fast path instead of the exact one (with --heldout)", ARG_FLAG,
      offsetof(options, fast), 0, 0},
@@ -62,12 +62,15 @@ static const arg_def defs[] = {
      offsetof(options, assistant), 0, 0},
     {"--agree", "P", "with --fast: least percent of same likeliest tokens as the exact path",
      ARG_FLOAT, offsetof(options, agree), 0, 100},
+    {"--prompts", "N", "only the first N recorded prompts", ARG_INT, offsetof(options, prompts), 1,
+     1000},
     {"--rows", "N", "only the first N rows of the held-out file", ARG_INT, offsetof(options, rows),
      1, HELDOUT_ROWS},
 };
 
 typedef struct check {
     fm_engine *engine;
+    int prompts; /* 0: all */
     fm_session *session;
     st_set *golden;
     XXH3_state_t *hash;
@@ -213,7 +216,7 @@ static int check_prompts(check *c, FILE *out) {
     must(fm_session_open(c->engine, &c->session));
     XXH3_128bits_reset(c->hash);
     int n = 0, bad = 0;
-    for (prompt p; prompt_read(c, n, &p); n++) {
+    for (prompt p; (!c->prompts || n < c->prompts) && prompt_read(c, n, &p); n++) {
         bad += !check_prompt(c, n, &p, out);
         prompt_free(&p);
     }
@@ -423,7 +426,7 @@ int main(int argc, char **argv) {
     e.gpu = o.gpu ? o.gpu : "off";
     e.vram = o.vram;
     e.sessions = o.heldout ? HELDOUT_ROWS : 1;
-    check c = {.hash = XXH3_createState()};
+    check c = {.hash = XXH3_createState(), .prompts = o.prompts};
     if (!c.hash) stop("no memory");
     must(fm_engine_open(&e, &c.engine));
     fm_model m;

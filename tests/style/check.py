@@ -278,8 +278,8 @@ def unbuilt(t):
     built = set(done.stdout.split())
     out = [f"{n}: no rule of the Makefile compiles it" for n in t.c_files(".c") if n not in built]
     included = set()
-    for n in t.c_files(".c", ".h", ".inc", ".cu", ".metal"):
-        included |= {os.path.basename(x) for x in re.findall(r'#\s*include\s*["<]([^">]+)[">]', t.text(n))}
+    for n in t.c_files(".c", ".h", ".inc", ".cu", ".metal", ".m"):
+        included |= {os.path.basename(x) for x in re.findall(r'#\s*(?:include|import)\s*["<]([^">]+)[">]', t.text(n))}
     return out + [f"{n}: nothing includes it" for n in t.c_files(".h", ".inc") if os.path.basename(n) not in included]
 
 

@@ -113,8 +113,18 @@ static err host_alloc(gpu_device *d, gpu_memory kind, size_t bytes, gpu_buffer *
     return err_none();
 }
 
+static err host_wrap(gpu_device *d, void *host, size_t bytes, gpu_buffer *out) {
+    (void)d;
+    if ((uintptr_t)host % page_bytes())
+        return err_make(ERR_ARG, "host GPU: memory that does not begin at a page");
+    *out = (gpu_buffer){
+        .addr = (gpu_addr)(uintptr_t)host, .host = host, .bytes = bytes, .kind = GPU_WRAPPED};
+    return err_none();
+}
+
 static void host_free(gpu_device *d, gpu_buffer *b) {
     (void)d;
+    if (b->kind == GPU_WRAPPED) return;
     size_t page = page_bytes(), used = round_up(b->bytes, 16), whole = round_up(used, page) + page;
     munmap((uint8_t *)b->host + used + page - whole, whole);
 }
@@ -271,6 +281,7 @@ const gpu_backend *gpu_backend_host(void) {
         .info = host_info,
         .finish = host_finish,
         .alloc = host_alloc,
+        .wrap = host_wrap,
         .free = host_free,
         .queue_open = host_queue_open,
         .queue_close = host_queue_close,

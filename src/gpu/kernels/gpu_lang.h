@@ -16,6 +16,8 @@
  *     fma32, sqrt32, f32_of_bits, bits_of_f32, f32_of_f16, f16_of_f32
  *     shared_add    adds to a number in SHARED memory that others add to as well; what was there
  *     u8 u16 u32 u64, vec4u      integers of a size; 16 bytes, loaded at once
+ *     FIXED(name, value)   value, or what the kernel was compiled for: kind, bits, group of the
+ *                   weights (Metal's function constants; elsewhere always value)
  *     LOOP_FLAT     the loop that follows is unrolled, so that arrays of the thread are registers
  *
  * Nothing else of a dialect appears in a body. No word's result depends on the dialect: the same
@@ -56,11 +58,15 @@ FN u32 shared_add(u32 *p, u32 v) { return atomicAdd(p, v); }
 #elif defined(__METAL_VERSION__)
 /* ---- Metal ---- */
 #include <metal_stdlib>
-#define FN        static inline
-#define GLOBAL    device
-#define SHARED    threadgroup
-#define CONST     constant
-#define LOOP_FLAT _Pragma("unroll")
+#define FN                 static inline
+#define GLOBAL             device
+#define SHARED             threadgroup
+#define CONST              constant
+#define LOOP_FLAT          _Pragma("unroll")
+#define FIXED(name, value) (fixed_##name >= 0 ? fixed_##name : (value))
+constant int fixed_kind [[function_constant(0)]];
+constant int fixed_bits [[function_constant(1)]];
+constant int fixed_group [[function_constant(2)]];
 typedef uchar u8;
 typedef ushort u16;
 typedef uint u32;
@@ -156,6 +162,10 @@ FN u32 shared_add(u32 *p, u32 v) {
     *p += v;
     return before;
 }
+#endif
+
+#ifndef FIXED
+#define FIXED(name, value) (value)
 #endif
 
 /* ---- built from the words ---- */

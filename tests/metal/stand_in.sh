@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# The Metal driver, compiled with clang and GNUstep, on a Metal that runs on the processor (tests/metal_stand_in): every
+# kernel from the very text that a Mac is given, golden models end to end, and failures of Metal. None of this says
+# anything about Apple's compiler or hardware: docs/MACOS.md lists what has never run there.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+BUILD=${BUILD:-build}
+bin=$BUILD/metal
+if [ ! -x "$bin/golden-check" ]; then
+    echo "SKIP metal: no $bin (needs clang, gobjc and libgnustep-base-dev: tests/install.sh test)"
+    exit 0
+fi
+out=$(mktemp) && trap 'rm -f "$out"' EXIT
+export FM_STAND_IN_REPORT=1 FM_STAND_IN_DIR=$bin/kernels
+
+ok() { # name, condition's exit code
+    if [ "$2" = 0 ]; then echo "PASS $1"; else echo "FAIL $1" && tail -n 5 "$out" | sed 's/^/     /'; fi
+}
+none_left() { grep -q "stand-in Metal: 0 objects left" "$out"; }
+
+"$bin/gpu-check" metal >"$out" 2>&1
+rc=$?
+grep -E '^(PASS|FAIL)' "$out" | sed 's/ / metal: /'
+[ $rc = 0 ] && none_left && ! grep -q "466 launches, 0 " "$out"
+ok "metal: no object is left over after the kernels" $?
+FM_STAND_IN=no-residency "$bin/gpu-check" metal >"$out" 2>&1 && none_left
+ok "metal: kernels without residency sets (macOS 13, 14)" $?
+
+# Golden models: the bits of the kernels that the processor runs.
+golden() { # what, model, options of golden-check
+    local what=$1 model=$2 host metal
+    shift 2
+    if [ ! -d "build/golden/$model" ]; then
+        echo "SKIP metal: golden $what: no build/golden/$model (make goldens)"
+        return
+    fi
+    host=$("$BUILD/golden-check" "build/golden/$model" --gpu host --prompts 1 "$@" 2>&1 | tail -n 1)
+    "$bin/golden-check" "build/golden/$model" --gpu metal --prompts 1 "$@" >"$out" 2>&1
+    rc=$?
+    metal=$(grep '^bits ' "$out")
+    [ $rc = 0 ] && none_left && grep -q ', Stand-in, ' "$out" && [ -n "$metal" ] && [ "$metal" = "$host" ]
+    ok "metal: golden $what" $?
+}
+golden "attention and experts in 4 bits" qwen3_moe_mlx4
+golden "DeltaNet" qwen3_next
+
+# Failures.
+prompt() { # FM_STAND_IN, options of prompt
+    local asked=$1
+    shift
+    FM_STAND_IN=$asked HOME=$bin XDG_CONFIG_HOME=$bin FLASHCHAT_YES=1 "$bin/flashchat" prompt --model assets/ember "$@" \
+        "What is the capital of France?" >"$out" 2>&1
+}
