@@ -6,9 +6,10 @@
 
 BUILD ?= build
 OPT   ?= aggressive
-CC    ?= gcc
+# Linux, or Darwin: macOS with the Command Line Tools, no Xcode project. What differs there stands in SYSTEM_... below.
+SYSTEM := $(shell uname -s)
 ifeq ($(origin CC),default)
-CC := gcc
+CC := $(if $(filter Darwin,$(SYSTEM)),clang,gcc)
 endif
 AR    ?= ar
 SAN   ?=
@@ -22,10 +23,22 @@ ifeq ($(OPT_$(OPT)),)
 $(error OPT=$(OPT): known are aggressive, conservative, debug)
 endif
 
-ARCH := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
+ARCH := $(patsubst arm64,aarch64,$(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1))
+SYSTEM_DEFINES := $(if $(filter Darwin,$(SYSTEM)),-D_DARWIN_C_SOURCE,-D_GNU_SOURCE)
+SYSTEM_LIBS := $(if $(filter Darwin,$(SYSTEM)),-framework Metal -framework Foundation,-lpthread -lm -ldl)
+SHARED := $(BUILD)/libflashmoe.$(if $(filter Darwin,$(SYSTEM)),dylib,so)
+SHARED_FLAGS := $(if $(filter Darwin,$(SYSTEM)),-dynamiclib -install_name @rpath/libflashmoe.dylib,-shared)
+# Homebrew's openssl and curl are not where pkg-config looks by itself. (Make 3.81, Apple's, exports nothing to $(shell).)
+ifeq ($(SYSTEM),Darwin)
+BREW := $(shell brew --prefix 2>/dev/null)
+BREW_PATHS := $(PKG_CONFIG_PATH):$(BREW)/opt/openssl@3/lib/pkgconfig:$(BREW)/opt/curl/lib/pkgconfig
+FIND_LIBS := env PKG_CONFIG_PATH='$(BREW_PATHS)' $(PKG_CONFIG)
+else
+FIND_LIBS := $(PKG_CONFIG)
+endif
 LIBS_PKG := jansson libpcre2-8 libutf8proc libxxhash libzstd libmicrohttpd libcurl libcrypto
-FOUND_FLAGS := $(shell $(PKG_CONFIG) --cflags $(LIBS_PKG) 2>/dev/null)
-LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PKG) 2>/dev/null) -lpthread -lm -ldl
+FOUND_FLAGS := $(shell $(FIND_LIBS) --cflags $(LIBS_PKG) 2>/dev/null)
+LIBS := $(shell $(FIND_LIBS) --libs $(LIBS_PKG) 2>/dev/null) $(SYSTEM_LIBS)
 URING := $(shell $(PKG_CONFIG) --exists liburing 2>/dev/null && echo yes)
 ifeq ($(URING),yes)
 FOUND_FLAGS += -DFM_HAVE_URING
@@ -34,7 +47,7 @@ endif
 
 # -ffp-contract=off: a fused multiply-add only where the source says so, or results differ between machines.
 CFLAGS_ALL := -std=gnu17 $(WARN) $(OPT_$(OPT)) -g -fPIC -ffp-contract=off -fno-math-errno -fno-trapping-math \
-	-fvisibility=hidden -D_GNU_SOURCE -Isrc -Iinclude $(FOUND_FLAGS) \
+	-fvisibility=hidden $(SYSTEM_DEFINES) -Isrc -Iinclude $(FOUND_FLAGS) \
 	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all) $(CFLAGS)
 LDFLAGS_ALL := $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 
@@ -57,6 +70,9 @@ endif
 
 LIB_SRC  := $(sort $(wildcard src/*/*.c src/gpu/*/*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
+ifeq ($(SYSTEM),Darwin)
+LIB_OBJ  := $(filter-out %/metal_none.o,$(LIB_OBJ)) $(BUILD)/obj/src/gpu/metal/metal_driver.o $(BUILD)/obj/gen/metal_source.o
+endif
 COMMON_SRC := $(sort $(wildcard apps/common/*.c))
 APP_SRC  := $(sort $(wildcard apps/flashchat/*.c))
 INFER_SRC := $(sort $(wildcard apps/infer/*.c))
@@ -94,7 +110,7 @@ SANITIZED = OPT=conservative CC=clang
 .PHONY: all help lib tests examples goldens clean print-build-config print-sources flags-changed
 .PHONY: cli-smoke manage-smoke test-clients api-smoke check test asan ubsan tsan fuzz fuzz-run fuzzers cross-test
 all: lib $(PROGRAMS) $(TOOLS)   ## everything a user runs
-lib: $(BUILD)/libflashmoe.a $(BUILD)/libflashmoe.so
+lib: $(BUILD)/libflashmoe.a $(SHARED)
 examples: $(EXAMPLE_BIN)
 tests: $(UNIT_BIN) $(EXAMPLE_BIN)
 
@@ -134,8 +150,8 @@ $(BUILD)/libflashmoe.a: $(LIB_OBJ)
 	@rm -f $@
 	$(call say,AR,$@)$(AR) rcs $@ $^
 
-$(BUILD)/libflashmoe.so: $(LIB_OBJ)
-	$(call say,LD,$@)$(CC) -shared $(LDFLAGS_ALL) $^ -o $@ $(LIBS)
+$(SHARED): $(LIB_OBJ)
+	$(call say,LD,$@)$(CC) $(SHARED_FLAGS) $(LDFLAGS_ALL) $^ -o $@ $(LIBS)
 
 define program
 $(BUILD)/$(1): $(2:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
@@ -152,6 +168,11 @@ $(if $(TEMPLATE_SRC),$(eval $(call program,template-diff,$(TEMPLATE_SRC))))
 $(eval $(call program,kernel-bench,$(KERNEL_BENCH_SRC)))
 $(eval $(call program,model-bench,$(MODEL_BENCH_SRC) $(COMMON_SRC)))
 $(eval $(call program,stream-bench,$(STREAM_BENCH_SRC) $(COMMON_SRC)))
+
+# Objective-C of macOS: no ARC (metal_driver.m says why).
+$(BUILD)/obj/%.o: %.m Makefile $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,OBJC,$<)$(CC) $(CFLAGS_ALL) -fno-objc-arc -MMD -MP -c $< -o $@
 
 # Metal. On macOS metal_driver.m takes the place of metal_none.c (see LIB_SRC). Elsewhere the driver is compiled for
 # tests: clang, GNUstep's Foundation and a Metal written for the purpose (tests/metal_stand_in), linked before the
@@ -185,13 +206,14 @@ $(eval $(call metal_program,golden-check,$(GOLDEN_SRC) $(COMMON_SRC)))
 $(eval $(call metal_program,flashchat,$(APP_SRC) $(COMMON_SRC)))
 METAL_PROGRAMS := $(addprefix $(BUILD)/metal/,gpu-check golden-check flashchat)
 metal-stand-in: $(METAL_PROGRAMS)   ## programs whose Metal is played by the processor, for tests (clang, GNUstep)
-HAVE_GNUSTEP := $(and $(shell command -v clang),$(wildcard /usr/include/GNUstep/Foundation/Foundation.h),$(OBJC_HEADERS:..=))
+HAVE_GNUSTEP := $(and $(shell command -v clang 2>/dev/null),$(OBJC_HEADERS:..=), \
+	$(wildcard /usr/include/GNUstep/Foundation/Foundation.h))
 metal-for-tests: $(if $(HAVE_GNUSTEP),metal-stand-in)
 .PHONY: metal-stand-in metal-for-tests
 
 # Needs nothing but the C library, so that it runs on a bare machine with a card.
 $(BUILD)/gpu-check: $(GPUCHECK_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
-	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ -lpthread -lm -ldl
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ $(SYSTEM_LIBS)
 $(if $(GRAMMAR_SRC),$(eval $(call program,grammar-sample,$(GRAMMAR_SRC))))
 
 # The program with answers given beforehand (serve_script.h), for tests of real clients. Not installed.

@@ -8,7 +8,8 @@ program=$1
 model=${2:-}
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 mkdir -p "$here/results" || exit 1
-machine=$(awk -F': *' '/^model name/ { print $2; exit }' /proc/cpuinfo 2>/dev/null | tr -cs 'A-Za-z0-9\n' '-' | sed 's/-$//')
+name=$(awk -F': *' '/^model name/ { print $2; exit }' /proc/cpuinfo 2>/dev/null || sysctl -n machdep.cpu.brand_string 2>/dev/null)
+machine=$(printf '%s\n' "$name" | tr -cs 'A-Za-z0-9\n' '-' | sed 's/-$//')
 file=$here/results/${machine:-$(uname -m)}-$(getconf _NPROCESSORS_ONLN).csv
 BENCH_COMMIT=$(git -C "$here" rev-parse --short HEAD 2>/dev/null)
 export BENCH_COMMIT

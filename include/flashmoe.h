@@ -112,6 +112,10 @@ typedef struct fm_options {
      * kernels run by the processor, slow, for tests. A card that is named and cannot be used is an
      * error. */
     const char *gpu;
+    /* A GPU that shares the processor's memory (Apple's): are experts computed while others are
+     * being read? "on", "off"; "auto" or NULL measures both during the first tokens. Results do not
+     * depend on it. */
+    const char *overlap;
     size_t vram;          /* ceiling on the card's memory, bytes; 0: most of what is free */
     fm_progress progress; /* may be NULL */
     void *progress_ctx;

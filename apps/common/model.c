@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/os.h"
 #include "state.h"
 
 /* ---- finding ------------------------------------------------------------ */
@@ -23,9 +24,7 @@ static bool home_folder(char out[MODEL_PATH_MAX]) {
         int n = snprintf(out, MODEL_PATH_MAX, "%s", home);
         return n > 0 && n < MODEL_PATH_MAX;
     }
-    ssize_t n = readlink("/proc/self/exe", out, MODEL_PATH_MAX - 1);
-    if (n <= 0) return false;
-    out[n] = '\0';
+    if (!os_program_path(out, MODEL_PATH_MAX)) return false;
     for (int up = 0; up < 2; up++) {
         char *slash = strrchr(out, '/');
         if (!slash) return false;
@@ -105,6 +104,7 @@ bool model_options(const char *program, const model_args *a, char dir[MODEL_PATH
     o->exact = a->exact;
     o->cpu = a->cpu;
     o->gpu = a->gpu;
+    o->overlap = a->overlap;
     o->vram = a->vram;
     o->mirror_dir = a->mirror;
     o->no_look_ahead = !a->look_ahead;

@@ -9,7 +9,7 @@
 #define MODEL_PATH_MAX 4096
 
 typedef struct model_args {
-    const char *model, *cpu, *gpu; /* NULL: the default */
+    const char *model, *cpu, *gpu, *overlap; /* NULL: the default */
     size_t memory, vram;
     int threads, io_threads, context, experts;
     bool exact;
@@ -39,6 +39,8 @@ typedef struct model_args {
      MODEL_ARG(type, gpu), 0, 0},                                                                \
     {"--vram", "SIZE", "most of the GPU's memory to use (default: nearly all)", ARG_SIZE,         \
      MODEL_ARG(type, vram), 1, 0},                                                                \
+    {"--overlap", "WAY", "Apple GPU: compute while reading: auto, on, off (default: auto)",       \
+     ARG_TEXT, MODEL_ARG(type, overlap), 0, 0},                                                   \
     {"--experts", "N", "experts a token (fewer than trained: faster, worse answers)", ARG_INT,    \
      MODEL_ARG(type, experts), 1, 1024},                                                          \
     {"--cpu", "NAME", "instructions: scalar, avx2, avx512, neon (default: the best here)",        \

@@ -14,7 +14,10 @@
 #include <zstd.h>
 
 #include "base/os.h"
+#include "cpu/cpu.h"
+#include "doctor_report.h"
 #include "flashmoe.h"
+#include "gpu/gpu.h"
 #include "product.h"
 #include "screen.h"
 
@@ -65,6 +68,8 @@ static void check_processor(checkup *k) {
         break;
     }
     if (f) fclose(f);
+    if (!found[0] && strcmp(cpu_best()->name, "scalar"))
+        snprintf(found, sizeof found, " %s", cpu_best()->name);
     finding *o = add(k, found[0] ? GOOD : KNOW, "processor");
     snprintf(o->found, sizeof o->found, "%d usable cores; fast instructions:%s", os_cpu_count(),
              found[0] ? found : " none that flashchat knows");
@@ -189,6 +194,11 @@ static void check_space(checkup *k) {
 
 static void check_gpu(checkup *k) {
     char version[300];
+    if (gpu_count("metal", NULL) > 0) {
+        finding *metal = add(k, GOOD, "graphics card");
+        snprintf(metal->found, sizeof metal->found, "Apple's, through Metal");
+        return;
+    }
     read_line("/proc/driver/nvidia/version", version, sizeof version);
     void *driver = dlopen("libcuda.so.1", RTLD_LAZY);
     if (driver) dlclose(driver);
@@ -256,16 +266,21 @@ static int show(const checkup *k) {
     return bad ? 1 : 0;
 }
 
-static int show_json(const checkup *k) {
+static json_t *findings_json(const checkup *k) {
     json_t *list = json_array();
-    int bad = 0;
     for (int i = 0; i < k->n; i++) {
         const finding *f = &k->all[i];
         json_array_append_new(list,
                               json_pack("{s:s, s:s, s:s, s:s}", "name", f->name, "verdict",
                                         verdict_words[f->v], "found", f->found, "todo", f->todo));
-        bad += f->v == BAD;
     }
+    return list;
+}
+
+static int show_json(const checkup *k) {
+    int bad = 0;
+    for (int i = 0; i < k->n; i++) bad += k->all[i].v == BAD;
+    json_t *list = findings_json(k);
     json_t *all = json_pack("{s:b, s:o}", "ready", bad == 0, "findings", list);
     json_dumpf(all, stdout, JSON_INDENT(2));
     putchar('\n');
@@ -276,6 +291,7 @@ static int show_json(const checkup *k) {
 int command_doctor(int argc, char **argv) {
     checkup k = {0};
     bool json = take_word(&argc, argv, "--json");
+    bool report = take_word(&argc, argv, "--report");
     k.measure = !take_word(&argc, argv, "--no-measure");
     err e = settings_open_args(&argc, argv, &k.c);
     if (e.code) return product_fail("doctor", e);
@@ -290,6 +306,11 @@ int command_doctor(int argc, char **argv) {
     if (!e.code) check_model(&k);
     check_space(&k);
     int rc = json ? show_json(&k) : show(&k);
+    if (report) {
+        json_t *list = findings_json(&k);
+        rc = doctor_report(list);
+        json_decref(list);
+    }
     if (e.code) rc = product_fail("doctor", e);
     models_free(&k.models);
     settings_close(k.c);

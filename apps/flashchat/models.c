@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/os.h"
 #include "hub/hub.h"
 
 #define ENTRY_MAX_BYTES (256 * 1024)
@@ -138,13 +139,10 @@ err model_parse(const char *where, const void *json, size_t length, model_entry 
 err install_dir(char *out) {
     const char *home = getenv("FLASHCHAT_HOME");
     if (home && home[0] == '/') return path_expand(out, home);
-    ssize_t n = readlink("/proc/self/exe", out, PATH_TEXT_MAX - 1);
-    if (n <= 0) {
-        out[0] = '\0';
+    if (!os_program_path(out, PATH_TEXT_MAX)) {
         return err_make(ERR_NOT_FOUND,
                         "cannot tell where flashchat is installed; set FLASHCHAT_HOME");
     }
-    out[n] = '\0';
     for (int up = 0; up < 2; up++) { /* build/flashchat lies in the installation */
         char *slash = strrchr(out, '/');
         if (slash && slash != out) *slash = '\0';

@@ -140,7 +140,7 @@ const product_command product_commands[] = {
      "flashchat\nopencode run \"fix the tests\".\n",
      command_opencode},
     {"status", "[--json]", "server, model, memory at a glance", NULL, command_status},
-    {"doctor", "[--json] [--no-measure]", "check this machine, and what to do about it", NULL,
+    {"doctor", "[--json] [--no-measure] [--report]", "check this machine, and what to do about it", NULL,
      command_doctor},
     {"uninstall", "[--yes]", "take flashchat off this machine",
      "Says what goes and what stays, then asks. Models stay unless their names are typed.\n",

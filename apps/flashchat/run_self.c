@@ -7,16 +7,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/os.h"
 #include "files.h"
 
 int run_self_words(char *const words[]) {
     char program[PATH_TEXT_MAX];
-    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (n <= 0) {
+    if (!os_program_path(program, sizeof program)) {
         puts("flashchat cannot find its own program file; start it by its path.");
         return -1;
     }
-    program[n] = '\0';
     fflush(stdout);
     pid_t child = fork();
     if (child == 0) {

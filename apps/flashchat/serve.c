@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "../common/model.h"
+#include "base/os.h"
 #include "command.h"
 #include "defaults.h"
 #include "serve_sampling.h"
@@ -124,8 +125,8 @@ typedef struct texts { /* owned */
 } texts;
 
 static void texts_free(texts *t) {
-    if (t->key) explicit_bzero(t->key, strlen(t->key));
-    if (t->tls_key) explicit_bzero(t->tls_key, strlen(t->tls_key));
+    if (t->key) os_forget(t->key, strlen(t->key));
+    if (t->tls_key) os_forget(t->tls_key, strlen(t->tls_key));
     free(t->key);
     free(t->cert);
     free(t->tls_key);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "../common/model.h"
+#include "base/os.h"
 
 /* ---- the state folder --------------------------------------------------- */
 
@@ -85,28 +86,16 @@ void server_trace_remove(void) {
     if (state_path("server.pid", path)) unlink(path);
 }
 
-/* Field 22 of /proc/PID/stat; the name before it may hold anything but is in parentheses. */
-unsigned long long process_started(pid_t pid) {
-    char path[64], text[2048];
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return 0;
-    ssize_t n = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (n <= 0) return 0;
-    text[n] = '\0';
-    char *at = strrchr(text, ')');
-    if (at && at[1] == ' ' && at[2] == 'Z') return 0; /* it has ended, nobody has asked yet */
-    for (int field = 2; at && field < 22; field++) {
-        at = strchr(at + 1, ' ');
-    }
-    return at ? strtoull(at + 1, NULL, 10) : 0;
-}
+unsigned long long process_started(pid_t pid) { return os_process_started((int)pid); }
 
 bool trace_alive(const server_trace *t) {
     unsigned long long now = process_started(t->pid);
     return now && now == t->started;
 }
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* os_socket has seen to it */
+#endif
 
 /* ---- health ------------------------------------------------------------- */
 
@@ -123,7 +112,7 @@ static int connect_to(const char *host, int port, int timeout_ms) {
     if (getaddrinfo(reachable(host), service, &hints, &list) != 0) return -1;
     int s = -1;
     for (struct addrinfo *a = list; a && s < 0; a = a->ai_next) {
-        s = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
+        s = os_socket(a->ai_family, a->ai_socktype, a->ai_protocol);
         if (s < 0) continue;
         int error = 0;
         socklen_t length = sizeof error;
@@ -218,10 +207,7 @@ static bool is_flashchat(pid_t pid) {
     struct stat owner;
     snprintf(path, sizeof path, "/proc/%d", (int)pid);
     if (stat(path, &owner) != 0 || owner.st_uid != getuid()) return false;
-    snprintf(path, sizeof path, "/proc/%d/exe", (int)pid);
-    ssize_t n = readlink(path, target, sizeof target - 1);
-    if (n <= 0) return false;
-    target[n] = '\0';
+    if (!os_process_path((int)pid, target, sizeof target)) return false;
     const char *slash = strrchr(target, '/');
     return slash && strncmp(slash + 1, "flashchat", 9) == 0;
 }

@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/os.h"
 #include "flashmoe.h"
 #include "hub_access.h"
 #include "screen.h"
@@ -85,7 +86,7 @@ void life_signature(const command *c, const void *args, const char *dir, char ou
     if (!h) return; /* an empty signature equals none: the server restarts */
     XXH3_64bits_reset(h);
     sign_text(h, FM_VERSION);
-    sign_file(h, "/proc/self/exe");
+    if (os_program_path(path, sizeof path)) sign_file(h, path);
     sign_text(h, dir);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
         if (!path_join(path, dir, files[i]).code) sign_file(h, path);
@@ -174,7 +175,7 @@ static bool port_is_free(const char *host, int port) {
     char service[16];
     snprintf(service, sizeof service, "%d", port);
     if (getaddrinfo(host, service, &hints, &list) != 0) return true; /* the server says why not */
-    int s = socket(list->ai_family, list->ai_socktype | SOCK_CLOEXEC, list->ai_protocol), on = 1;
+    int s = os_socket(list->ai_family, list->ai_socktype, list->ai_protocol), on = 1;
     bool busy = false;
     if (s >= 0) {
         setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);

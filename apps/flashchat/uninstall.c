@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/os.h"
 #include "hub/archive.h"
 #include "manage.h"
 #include "product.h"
@@ -69,10 +70,8 @@ static char *size_of_tree(const char *dir, char *out) {
 static void find_build(leaving *l) {
     char makefile[PATH_TEXT_MAX], self[PATH_TEXT_MAX], mine[PATH_TEXT_MAX];
     struct stat a, b;
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     l->build[0] = '\0';
-    if (install_dir(l->home).code || n <= 0) return;
-    self[n] = '\0';
+    if (install_dir(l->home).code || !os_program_path(self, sizeof self)) return;
     if (path_join(l->build, l->home, "build").code || path_join(mine, l->build, "flashchat").code ||
         path_join(makefile, l->home, "Makefile").code || !file_exists(makefile) ||
         stat(self, &a) != 0 || stat(mine, &b) != 0 || a.st_ino != b.st_ino || a.st_dev != b.st_dev)

@@ -33,6 +33,13 @@ void os_memory_get(os_memory *out);
 /* Logical processors that this process may run on (affinity mask and cgroup quota), at least 1. */
 int os_cpu_count(void);
 
+/* The processor's name, "unknown" where the system does not say. */
+void os_cpu_name(char *out, size_t size);
+
+/* Whether reads through the page cache may be the faster ones for files larger than memory, so that
+ * they are worth a measurement: on macOS; on Linux it has been measured (docs/MEASURED.md). */
+bool os_try_page_cache(void);
+
 /* The processor has the dot product instructions of ARMv8.2; false on other architectures. */
 bool os_cpu_has_dotprod(void);
 
@@ -46,6 +53,32 @@ size_t os_rss(void);
 /* Bytes that this process has really read from storage since its start (page-cache hits excluded);
  * 0 where unknown. */
 uint64_t os_storage_read_bytes(void);
+
+/* Bytes that nobody can foretell; false when the system has none. */
+bool os_random(void *out, size_t bytes) MUST_USE;
+
+/* Overwrites a secret, which the compiler must not leave out. */
+void os_forget(void *secret, size_t bytes);
+
+/* What was written to fd and has reached the drive need not stay in the page cache: a wish. */
+void os_drop_cache(int fd);
+
+/* A socket that is closed on exec and does not block; where the system can, one whose peer's end is
+ * no signal (elsewhere send with MSG_NOSIGNAL). -1: errno says why. */
+int os_socket(int family, int type, int protocol);
+
+/* The path of a program: of this one, of process pid. 0 (and "") when unknown or longer than size.
+ */
+size_t os_program_path(char *out, size_t size);
+size_t os_process_path(int pid, char *out, size_t size);
+
+/* When process pid was started, in units of the system's; the same number for as long as it lives;
+ * 0: there is none, or it has ended. */
+uint64_t os_process_started(int pid);
+
+/* When the file was last changed, in ns. st: a struct stat. */
+struct stat;
+uint64_t os_changed_ns(const struct stat *st);
 
 /* Sleeps the calling thread until *word no longer holds `expected` (or spuriously); os_wake wakes
  * up to count sleepers. */

@@ -10,7 +10,10 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -125,6 +128,22 @@ int os_cpu_count(void) {
     return int_max(n, 1);
 }
 
+void os_cpu_name(char *out, size_t size) {
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    snprintf(out, size, "unknown");
+    while (f && fgets(line, sizeof line, f)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) || !colon) continue;
+        colon += strspn(colon, ": \t");
+        snprintf(out, size, "%.*s", (int)strcspn(colon, "\n"), colon);
+        break;
+    }
+    if (f) fclose(f);
+}
+
+bool os_try_page_cache(void) { return false; }
+
 #ifdef __aarch64__
 bool os_cpu_has_dotprod(void) { return getauxval(AT_HWCAP) & 1ul << 20; /* HWCAP_ASIMDDP */ }
 #else
@@ -142,6 +161,51 @@ size_t os_peak_rss(void) { return (size_t)proc_field("/proc/self/status", "VmHWM
 size_t os_rss(void) { return (size_t)proc_field("/proc/self/status", "VmRSS", 1024); }
 
 uint64_t os_storage_read_bytes(void) { return proc_field("/proc/self/io", "read_bytes", 1); }
+
+bool os_random(void *out, size_t bytes) { return getrandom(out, bytes, 0) == (ssize_t)bytes; }
+
+void os_forget(void *secret, size_t bytes) { explicit_bzero(secret, bytes); }
+
+void os_drop_cache(int fd) { posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); }
+
+int os_socket(int family, int type, int protocol) {
+    return socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
+}
+
+static size_t link_target(const char *link, char *out, size_t size) {
+    ssize_t n = size ? readlink(link, out, size) : 0;
+    size_t length = n > 0 && (size_t)n < size ? (size_t)n : 0;
+    if (size) out[length] = '\0';
+    return length;
+}
+
+size_t os_program_path(char *out, size_t size) { return link_target("/proc/self/exe", out, size); }
+
+size_t os_process_path(int pid, char *out, size_t size) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/%d/exe", pid);
+    return link_target(link, out, size);
+}
+
+/* Field 22 of /proc/PID/stat; the name before it may hold anything but is in parentheses. */
+uint64_t os_process_started(int pid) {
+    char path[64], text[2048];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0) return 0;
+    text[n] = '\0';
+    char *at = strrchr(text, ')');
+    if (at && at[1] == ' ' && at[2] == 'Z') return 0; /* it has ended, nobody has asked yet */
+    for (int field = 2; at && field < 22; field++) at = strchr(at + 1, ' ');
+    return at ? strtoull(at + 1, NULL, 10) : 0;
+}
+
+uint64_t os_changed_ns(const struct stat *st) {
+    return (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
+}
 
 void os_wait(uint32_t *word, uint32_t expected) {
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);

@@ -1,14 +1,20 @@
 /* os_macos.c: os.h on macOS. Written from Apple's documentation and manual pages; compiled on no
  * Mac yet (docs/MACOS.md). tests/metal/portable.sh compiles it against declarations of its own. */
 #ifdef __APPLE__
+#define __STDC_WANT_LIB_EXT1__ 1 /* memset_s */
 #include <errno.h>
 #include <fcntl.h>
 #include <libproc.h>
 #include <mach/mach.h>
 #include <malloc/malloc.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/proc.h>
+#include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/sysctl.h>
 #include <time.h>
 #include <unistd.h>
@@ -103,6 +109,14 @@ int os_cpu_count(void) {
     return int_max(1, (int)(fast ? fast : all));
 }
 
+void os_cpu_name(char *out, size_t size) {
+    size_t bytes = size;
+    if (sysctlbyname("machdep.cpu.brand_string", out, &bytes, NULL, 0) != 0)
+        snprintf(out, size, "unknown");
+}
+
+bool os_try_page_cache(void) { return true; }
+
 #ifdef __aarch64__
 bool os_cpu_has_dotprod(void) { return sysctl_number("hw.optional.arm.FEAT_DotProd", 1) != 0; }
 #else
@@ -128,6 +142,46 @@ uint64_t os_storage_read_bytes(void) {
     struct rusage_info_v2 u;
     int r = proc_pid_rusage(getpid(), RUSAGE_INFO_V2, (rusage_info_t *)(void *)&u);
     return r == 0 ? u.ri_diskio_bytesread : 0;
+}
+
+bool os_random(void *out, size_t bytes) { return bytes <= 256 && getentropy(out, bytes) == 0; }
+
+void os_forget(void *secret, size_t bytes) { memset_s(secret, bytes, 0, bytes); }
+
+void os_drop_cache(int fd) { (void)fcntl(fd, F_NOCACHE, 1); }
+
+int os_socket(int family, int type, int protocol) {
+    int s = socket(family, type, protocol), on = 1;
+    if (s < 0) return s;
+    bool good = fcntl(s, F_SETFD, FD_CLOEXEC) == 0 && fcntl(s, F_SETFL, O_NONBLOCK) == 0 &&
+                setsockopt(s, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on) == 0;
+    if (good) return s;
+    int why = errno;
+    close(s);
+    errno = why;
+    return -1;
+}
+
+size_t os_process_path(int pid, char *out, size_t size) {
+    char path[PROC_PIDPATHINFO_MAXSIZE];
+    int n = proc_pidpath(pid, path, sizeof path);
+    size_t length = n > 0 && (size_t)n < size ? (size_t)n : 0;
+    memcpy(out, path, length);
+    if (size) out[length] = '\0';
+    return length;
+}
+
+size_t os_program_path(char *out, size_t size) { return os_process_path(getpid(), out, size); }
+
+uint64_t os_process_started(int pid) {
+    struct proc_bsdinfo info;
+    int n = proc_pidinfo(pid, PROC_PIDTBSDINFO, 0, &info, sizeof info);
+    if (n != (int)sizeof info || info.pbi_status == SZOMB) return 0;
+    return info.pbi_start_tvsec * 1000000u + info.pbi_start_tvusec;
+}
+
+uint64_t os_changed_ns(const struct stat *st) {
+    return (uint64_t)st->st_mtimespec.tv_sec * 1000000000u + (uint64_t)st->st_mtimespec.tv_nsec;
 }
 
 void os_wait(uint32_t *word, uint32_t expected) {

@@ -47,7 +47,20 @@ bool engine_gpu_wanted(const fm_options *o) {
     return !o->exact && !o->cpu && gpu_best_backend() != NULL;
 }
 
+static err parse_overlap(const char *text, gpu_overlap *out) {
+    static const char *const names[] = {"auto", "on", "off"};
+    *out = GPU_OVERLAP_AUTO;
+    for (int i = 0; text && i < 3; i++) {
+        *out = (gpu_overlap)i;
+        if (strcmp(text, names[i]) == 0) return err_none();
+    }
+    return text ? err_make(ERR_ARG, "overlap \"%s\": known are auto, on and off", text)
+                : err_none();
+}
+
 static err open_device(fm_engine *e, const fm_options *o, const gpu_wish *wish) {
+    gpu_overlap overlap;
+    TRY(parse_overlap(o->overlap, &overlap));
     gpu_ops_options g = {.backend = wish->backend,
                          .index = wish->index,
                          .memory = o->vram,
@@ -57,7 +70,8 @@ static err open_device(fm_engine *e, const fm_options *o, const gpu_wish *wish) 
                          .sessions = e->plan.sessions,
                          .experts_per_token = e->experts_per_token,
                          .kv = e->plan.kv,
-                         .rope_bf16 = o->rope_bf16};
+                         .rope_bf16 = o->rope_bf16,
+                         .overlap = overlap};
     TRY(gpu_ops_open(&g, &e->gpu));
     if (!e->weights.experts.n_layers) return err_none();
     size_t cache = e->plan.face.cache;
@@ -66,7 +80,8 @@ static err open_device(fm_engine *e, const fm_options *o, const gpu_wish *wish) 
         size_t passing = least > PASSING_CACHE ? least : PASSING_CACHE;
         cache = cache < passing ? cache : passing;
     }
-    TRY(engine_open_store(e, o, cache));
+    size_t room = gpu_ops_store_room(e->gpu);
+    TRY(engine_open_store(e, o, cache < room ? cache : room));
     return gpu_ops_attach(e->gpu, e->store, o->progress, o->progress_ctx);
 }
 

@@ -22,6 +22,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/os.h"
 #include "engine/prompt_cache_impl.h"
 
 #define ENTRIES_LIMIT 16384 /* more files than that are not looked at */
@@ -173,7 +174,7 @@ static uint64_t now_ns(void) {
 static uint64_t time_of(int fd) {
     struct stat st;
     if (fstat(fd, &st) != 0) return 0;
-    return (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
+    return os_changed_ns(&st);
 }
 
 /* What is damaged goes; what is no file of this user is left alone. */

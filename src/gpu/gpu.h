@@ -47,7 +47,7 @@ typedef struct gpu_info {
     size_t memory, free; /* bytes; free at the time of the call */
     size_t buffer_max;   /* bytes of one buffer; 0: as much as there is memory */
     int shared_bytes;    /* most shared memory of one group */
-    bool unified;        /* device memory is host memory */
+    bool unified;        /* device memory is host memory, and gpu_wrap works */
     double clock_mhz;
 } gpu_info;
 

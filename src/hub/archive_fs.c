@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/os.h"
 #include "hub/archive.h"
 
 static int real_open(void *ctx, const char *path, bool create) {
@@ -39,7 +40,7 @@ static ssize_t real_write(void *ctx, int fd, const void *bytes, size_t n) {
 static int real_sync(void *ctx, int fd) {
     (void)ctx;
     if (fsync(fd) != 0) return -errno;
-    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    os_drop_cache(fd);
     return 0;
 }
 

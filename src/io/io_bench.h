@@ -35,10 +35,11 @@ typedef struct io_bench_result {
 err io_bench(const io_bench_options *options, io_bench_result *out) MUST_USE;
 
 typedef struct io_choice {
-    io_backend backend;  /* IO_URING or IO_PREAD; IO_BUFFERED where neither works */
+    io_backend backend;  /* IO_URING or IO_PREAD; IO_BUFFERED where neither works or it is faster */
     bool measured;       /* now, or remembered from an earlier time; else only tried */
     bool remembered;     /* from an earlier time */
     double uring, pread; /* bytes per second; 0 where not measured */
+    double buffered;     /* through the page cache, where that is worth a try (os.h) */
 } io_choice;
 
 /* The direct engine for these files. state_path may be NULL: then nothing is remembered. The file

@@ -3,7 +3,9 @@
  *
  *     { "file systems": { "<id>": { "system": "6.1.0", "uring": 1.31e9, "pread": 1.28e9 } } }
  *
- * Threads are taken when they are faster by more than TIE. */
+ * Threads are taken when they are faster by more than TIE. On systems where the page cache may win
+ * (os_try_page_cache), reads through it are a third arm, at other blocks than the direct ones;
+ * "buffered" then stands in the entry. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +15,7 @@
 
 #include "base/bits.h"
 #include "base/json.h"
+#include "base/os.h"
 #include "io/io_bench.h"
 
 #define STATE_BYTES_MAX ((size_t)1 << 20)
@@ -57,8 +60,10 @@ static bool recall(const json_t *state, const state_key *key, io_choice *out) {
     const char *system = json_string_value(json_object_get(entry, "system"));
     double uring = json_number_value(json_object_get(entry, "uring"));
     double pread = json_number_value(json_object_get(entry, "pread"));
+    double buffered = json_number_value(json_object_get(entry, "buffered"));
     if (!key->id[0] || !system || strcmp(system, key->system) != 0) return false;
-    if (!(uring >= 0 && pread >= 0 && uring + pread > 0)) return false;
+    if (!(uring >= 0 && pread >= 0 && buffered >= 0 && uring + pread > 0)) return false;
+    out->buffered = buffered;
     out->uring = uring;
     out->pread = pread;
     return true;
@@ -75,6 +80,7 @@ static void remember(json_t *state, const state_key *key, const io_choice *choic
     json_object_set_new(entry, "system", json_string(key->system));
     json_object_set_new(entry, "uring", json_real(choice->uring));
     json_object_set_new(entry, "pread", json_real(choice->pread));
+    if (choice->buffered > 0) json_object_set_new(entry, "buffered", json_real(choice->buffered));
     json_object_set_new(all, key->id, entry);
     char partial[4096];
     int n = snprintf(partial, sizeof partial, "%s.%ld.partial", state_path, (long)getpid());
@@ -104,7 +110,9 @@ static void compare(const char *const *paths, int n_files, io_choice *out) {
     for (int i = 0; i < ROUNDS; i++) {
         double uring = speed(&common, IO_URING, (uint64_t)i + 1);
         double pread = speed(&common, IO_PREAD, (uint64_t)i + 1);
+        double buffered = os_try_page_cache() ? speed(&common, IO_BUFFERED, (uint64_t)i + 1001) : 0;
         if (i > 0 && uring > out->uring) out->uring = uring;
+        if (i > 0 && buffered > out->buffered) out->buffered = buffered;
         if (i > 0 && pread > out->pread) out->pread = pread;
     }
     out->measured = out->uring > 0 || out->pread > 0;
@@ -130,6 +138,11 @@ static uint64_t total_bytes(const char *const *paths, int n_files) {
 
 static void pick(const char *const *paths, int n_files, io_choice *out) {
     bool prefer_uring = !out->measured || (out->uring > 0 && out->uring * TIE >= out->pread);
+    double direct = prefer_uring ? out->uring : out->pread;
+    if (out->measured && out->buffered > direct * TIE) {
+        out->backend = IO_BUFFERED;
+        return;
+    }
     io_backend first = prefer_uring ? IO_URING : IO_PREAD;
     io_backend second = prefer_uring ? IO_PREAD : IO_URING;
     out->backend = works(paths, n_files, first)    ? first

@@ -18,17 +18,9 @@
 #define PASS_HEAD         16 /* bytes before the gpu_active of a pass */
 #define EXPERTS_A_REQUEST 64
 
-typedef struct moe_job {
-    gpu_ops *o;
-    const batch *b;
-    const layer_weights *w;
-    int layer; /* of the model */
-    int n_held, n_left;
-} moe_job;
-
 /* ---- launches ---- */
 
-static err project(const moe_job *j) {
+static err project(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
     const mlp_weights *s = &j->w->shared;
     args_matvec a = {.m = {gpu_mat_of(o, &j->w->router)},
@@ -52,7 +44,7 @@ static err project(const moe_job *j) {
     return gpu_do(o, GPU_matvec, &a);
 }
 
-static err route(const moe_job *j) {
+static err route(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
     TRY(gpu_norm(o, o->h, o->x, j->w->post_norm, j->b->rows));
     TRY(project(j));
@@ -67,7 +59,7 @@ static err route(const moe_job *j) {
 }
 
 /* tmp = the shared expert. */
-static err run_shared(const moe_job *j) {
+static err run_shared(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
     const mlp_weights *s = &j->w->shared;
     if (!s->gate.rows) return err_none();
@@ -85,10 +77,8 @@ static err run_shared(const moe_job *j) {
     return gpu_do(o, GPU_matvec, &down);
 }
 
-/* Both halves of the experts that a plan names. */
-static err run_experts(const moe_job *j, args_experts plan) {
+err gpu_moe_experts(const gpu_moe_job *j, const expert_layout *l, args_experts plan) {
     gpu_ops *o = j->o;
-    const expert_layout *l = &o->tier.layouts[j->w->sparse_index];
     args_experts in = plan, out = plan;
     in.x = o->h;
     in.y = o->mid;
@@ -107,7 +97,7 @@ static err run_experts(const moe_job *j, args_experts plan) {
     return gpu_do(o, GPU_experts, &out);
 }
 
-static err combine(const moe_job *j) {
+static err combine(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
     bool shared = j->w->shared.gate.rows != 0;
     args_combine a = {.h = o->x,
@@ -123,7 +113,7 @@ static err combine(const moe_job *j) {
 
 /* ---- resident ---- */
 
-static err resident(const moe_job *j) {
+static err resident(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
     int pairs = j->b->rows * o->o.experts_per_token;
     args_plan plan = {.ids = o->ids,
@@ -140,12 +130,12 @@ static err resident(const moe_job *j) {
                       .n_active = o->n_active,
                       .order = o->order,
                       .max_active = int_min(o->c->experts, pairs)};
-    return run_experts(j, e);
+    return gpu_moe_experts(j, &o->tier.layouts[j->w->sparse_index], e);
 }
 
 /* ---- streamed: the plan ---- */
 
-static err fetch_ids(const moe_job *j) {
+err gpu_moe_ids(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
     size_t pairs = (size_t)j->b->rows * (size_t)o->o.experts_per_token;
     TRY(gpu_copy_out(o->compute, o->ids_host, o->ids, pairs * sizeof(int)));
@@ -168,8 +158,7 @@ static err fetch_ids(const moe_job *j) {
     return err_none();
 }
 
-/* The pairs sorted by expert; o->uses. */
-static err sort_pairs(moe_job *j) {
+err gpu_moe_sort(gpu_moe_job *j) {
     gpu_ops *o = j->o;
     int pairs = j->b->rows * o->o.experts_per_token, *order = (int *)(void *)o->passes_host;
     memset(o->first, 0, ((size_t)o->c->experts + 1) * sizeof(int));
@@ -186,13 +175,13 @@ static err sort_pairs(moe_job *j) {
     return gpu_copy_in(o->compute, o->passes, order, (size_t)pairs * sizeof(int));
 }
 
-static int key_of(const moe_job *j, const gpu_use *u) {
+static int key_of(const gpu_moe_job *j, const gpu_use *u) {
     return j->w->sparse_index * j->o->tier.n_experts + u->id;
 }
 
 /* Launches the uses that are marked `now`; their experts are in slots, or will be when the compute
  * queue gets there. */
-static err run_pass(moe_job *j) {
+static err run_pass(gpu_moe_job *j) {
     gpu_ops *o = j->o;
     uint8_t *at = o->passes_host + o->passes_used;
     gpu_addr to = o->passes + o->passes_used;
@@ -218,12 +207,12 @@ static err run_pass(moe_job *j) {
                       .n_active = to,
                       .order = o->passes,
                       .max_active = n};
-    return run_experts(j, e);
+    return gpu_moe_experts(j, &o->tier.layouts[j->w->sparse_index], e);
 }
 
 /* ---- streamed: experts that are not in a slot ---- */
 
-static err run_hits(moe_job *j) {
+static err run_hits(gpu_moe_job *j) {
     gpu_ops *o = j->o;
     gpu_tier *t = &o->tier;
     cache_request(&t->cache, j->w->sparse_index);
@@ -239,7 +228,7 @@ static err run_hits(moe_job *j) {
     return run_pass(j);
 }
 
-static err ask(moe_job *j) {
+static err ask(gpu_moe_job *j) {
     gpu_ops *o = j->o;
     int ids[EXPERTS_A_REQUEST], n = 0;
     int room = int_min(expert_store_slots(o->store) - j->n_held, EXPERTS_A_REQUEST);
@@ -258,7 +247,7 @@ static err ask(moe_job *j) {
 }
 
 /* Into a slot; *full when there is none for it now. */
-static err load(moe_job *j, gpu_use *u, bool *full) {
+static err load(gpu_moe_job *j, gpu_use *u, bool *full) {
     gpu_ops *o = j->o;
     gpu_tier *t = &o->tier;
     if (t->n_used == t->n_slots && cache_worst(&t->cache) < 0) {
@@ -278,7 +267,7 @@ static err load(moe_job *j, gpu_use *u, bool *full) {
 }
 
 /* Uploads what the store has, at least one expert, and launches it. */
-static err run_arrived(moe_job *j, bool *full) {
+static err run_arrived(gpu_moe_job *j, bool *full) {
     gpu_ops *o = j->o;
     gpu_use *first = NULL;
     int n = 0;
@@ -297,7 +286,7 @@ static err run_arrived(moe_job *j, bool *full) {
 }
 
 /* The store's pins of what has been uploaded. */
-static err let_go(moe_job *j) {
+static err let_go(gpu_moe_job *j) {
     gpu_ops *o = j->o;
     err e = gpu_event_wait(o->uploaded);
     for (int i = 0; i < o->n_uses; i++) {
@@ -311,7 +300,7 @@ static err let_go(moe_job *j) {
 }
 
 /* Slots of experts that this layer is done with may be taken. */
-static void give_slots(const moe_job *j) {
+static void give_slots(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
     for (int i = 0; i < o->n_uses; i++) {
         int key = key_of(j, &o->uses[i]);
@@ -319,7 +308,7 @@ static void give_slots(const moe_job *j) {
     }
 }
 
-static err run_misses(moe_job *j) {
+static err run_misses(gpu_moe_job *j) {
     gpu_ops *o = j->o;
     while (j->n_left) {
         bool full = false;
@@ -334,10 +323,10 @@ static err run_misses(moe_job *j) {
     return j->n_held ? let_go(j) : err_none();
 }
 
-static err streamed(moe_job *j) {
+static err streamed(gpu_moe_job *j) {
     gpu_ops *o = j->o;
-    TRY(fetch_ids(j));
-    TRY(sort_pairs(j));
+    TRY(gpu_moe_ids(j));
+    TRY(gpu_moe_sort(j));
     err e = run_hits(j);
     if (!e.code) e = run_misses(j);
     for (int i = 0; i < o->n_uses; i++) { /* after a failure */
@@ -350,9 +339,11 @@ static err streamed(moe_job *j) {
 
 err gpu_moe(ops *face, const batch *b, int layer) {
     gpu_ops *o = gpu_of(face);
-    moe_job j = {.o = o, .b = b, .w = &o->o.weights->layers[layer], .layer = layer};
+    gpu_moe_job j = {.o = o, .b = b, .w = &o->o.weights->layers[layer], .layer = layer};
     if (o->mode == STEP_REPLAY) return err_none();
     TRY(route(&j));
-    TRY(o->tier.resident && !o->hook ? resident(&j) : streamed(&j));
+    TRY(o->tier.resident && !o->hook ? resident(&j)
+        : o->unified                 ? gpu_unified_moe(&j)
+                                     : streamed(&j));
     return combine(&j);
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/os.h"
 #include "model/gpu_ops_impl.h"
 #include "model/rope.h"
 
@@ -85,6 +86,9 @@ static err begin(ops *face, const batch *b) {
     o->splits = splits_for(o, b);
     o->mode = STEP_DIRECT;
     o->stats.steps++;
+    o->step_began = os_now_ns();
+    o->step_misses = o->stats.requests - o->stats.hits;
+    if (o->unified && b->rows == 1) gpu_trial_begin(&o->trial, &o->ahead);
     TRY(gpu_copy_in(o->compute, o->step_addr, o->step_host, o->step_bytes));
     if (recordable(o, b)) {
         o->entry = entry_of(o, b);
@@ -186,7 +190,11 @@ static err head(ops *face, const batch *b) {
     }
     err e = launch_head(o, b);
     if (o->mode == STEP_RECORD) e = end_record(o, e);
-    return e.code ? e : read_logits(o, b);
+    if (!e.code) e = read_logits(o, b);
+    bool missed = o->stats.requests - o->stats.hits != o->step_misses;
+    if (o->unified && !e.code && b->rows == 1 && missed)
+        gpu_trial_end(&o->trial, &o->ahead, os_now_ns() - o->step_began);
+    return e;
 }
 
 static void abandon(ops *face) {
@@ -317,7 +325,9 @@ static void cut_experts(gpu_ops *o, gpu_cutter *s, size_t F) {
     o->order = gpu_cut(s, pairs * sizeof(int));
     o->active = gpu_cut(s, experts * sizeof(gpu_active));
     o->n_active = gpu_cut(s, sizeof(int));
-    o->passes_bytes = round_up(pairs * sizeof(int), 16) + experts * (sizeof(gpu_active) + 16);
+    /* of a pass: its head, slots on unified memory, gpu_active, all at multiples of 16 */
+    size_t pass = 16 + 16 + round_up(sizeof(gpu_active), 16);
+    o->passes_bytes = round_up(pairs * sizeof(int), 16) + experts * pass;
     o->passes = gpu_cut(s, o->passes_bytes);
     o->mid = gpu_cut(s, pairs * (size_t)c->expert_intermediate * F);
     o->outs = gpu_cut(s, experts ? pairs * (size_t)c->hidden * F : 0);
@@ -364,6 +374,21 @@ static void cut_all(gpu_ops *o, gpu_cutter *s) {
     o->step_addr = gpu_cut(s, o->step_bytes);
 }
 
+/* On unified memory the processor reads and writes the kernels' own arrays: the copies to and from
+ * pinned memory are then of a place onto itself, which is nothing to do. */
+static void view_in_place(gpu_ops *o) {
+    uint8_t *base = (uint8_t *)o->memory.host - o->memory.addr;
+    o->step_host = base + o->step_addr;
+    o->step.segments = (gpu_segment *)(void *)(o->step_host + o->segments_at);
+    o->step.rows = (gpu_row *)(void *)(o->step_host + o->rows_at);
+    o->step.ids = (int *)(void *)(o->step_host + o->ids_at);
+    o->ids_host = (int *)(void *)(base + o->ids);
+    o->gates_host = (float *)(void *)(base + o->gates);
+    o->passes_host = base + o->passes;
+    o->logits_host = (float *)(void *)(base + o->logits);
+    memset(o->step_host, 0, o->step_bytes);
+}
+
 static err open_pinned(gpu_ops *o) {
     size_t pairs = (size_t)o->o.rows_max * (size_t)o->o.experts_per_token;
     gpu_cutter s = {0};
@@ -381,10 +406,20 @@ static err open_pinned(gpu_ops *o) {
     o->gates_host = (float *)(void *)(base + gates);
     o->passes_host = base + passes;
     o->logits_host = (float *)(void *)(base + logits);
+    if (o->unified) view_in_place(o);
     o->uses = calloc((size_t)o->c->experts + 1, sizeof *o->uses);
     o->first = calloc((size_t)o->c->experts + 1, sizeof *o->first);
     if (!o->uses || !o->first) return err_make(ERR_NOMEM, "no memory for the GPU's engine");
     return err_none();
+}
+
+static err copy_trunk(gpu_ops *o) {
+    const weights *w = o->o.weights;
+    gpu_windows *t = &o->trunk;
+    *t = (gpu_windows){.base = w->trunk.base, .bytes = w->trunk_bytes, .step = w->trunk_bytes};
+    TRY(gpu_alloc(o->device, GPU_DEVICE, w->trunk_bytes, &t->window[0]));
+    t->n = 1;
+    return gpu_copy_in(o->upload, t->window[0].addr, w->trunk.base, w->trunk_bytes);
 }
 
 /* What the limit leaves for expert slots. */
@@ -398,6 +433,9 @@ static err take_memory(gpu_ops *o) {
     size_t limit = o->o.memory ? size_min(o->o.memory, o->info.free) : usable;
     size_t held = w->trunk_bytes + s.used, slots = 0;
     if (o->tier.n_layers) slots = o->tier.slot_bytes + (size_t)o->tier.n_keys * sizeof(gpu_slot);
+    o->unified = o->info.unified;
+    o->ahead = o->o.overlap != GPU_OVERLAP_OFF;
+    o->trial.decided = o->o.overlap != GPU_OVERLAP_AUTO;
     if (held + slots + sizeof(gpu_slot) > limit) {
         double mib = 1048576.0;
         return err_make(
@@ -410,13 +448,14 @@ static err take_memory(gpu_ops *o) {
             (double)(s.used - (o->kv_slot + o->recurrent_slot) * (size_t)o->o.sessions) / mib,
             (double)o->tier.slot_bytes / mib);
     }
-    TRY(gpu_alloc(o->device, GPU_DEVICE, w->trunk_bytes, &o->trunk));
+    TRY(o->unified ? gpu_unified_trunk(o) : copy_trunk(o));
     TRY(gpu_alloc(o->device, GPU_DEVICE, s.used, &o->memory));
     s = (gpu_cutter){.base = o->memory.addr};
     cut_all(o, &s);
     o->bytes = o->trunk.bytes + o->memory.bytes;
     size_t table_bytes = (size_t)o->tier.n_keys * sizeof(gpu_slot);
-    return gpu_tier_open(o, limit - held - table_bytes);
+    o->store_room = limit - held - table_bytes;
+    return o->unified ? err_none() : gpu_tier_open(o, o->store_room);
 }
 
 /* cos and sin of every position, rounded as attention.c rounds them. */
@@ -472,7 +511,6 @@ static err set_up(gpu_ops *o) {
     TRY(open_pinned(o));
     TRY(gpu_fill(o->upload, o->ids, 0,
                  (size_t)o->o.rows_max * (size_t)o->o.experts_per_token * sizeof(int)));
-    TRY(gpu_copy_in(o->upload, o->trunk.addr, o->o.weights->trunk.base, o->o.weights->trunk_bytes));
     TRY(gpu_event_record(o->upload, o->uploaded));
     return fill_rope(o);
 }
@@ -501,9 +539,9 @@ void gpu_ops_close(gpu_ops *o) {
         (void)ignored;
     }
     for (int i = 0; i < GRAPHS_MAX; i++) gpu_graph_close(o->graphs[i].graph);
+    gpu_unified_close(o);
     gpu_tier_close(o);
     if (o->device) {
-        gpu_free(o->device, &o->trunk);
         gpu_free(o->device, &o->memory);
         gpu_free(o->device, &o->pinned);
     }
@@ -521,9 +559,11 @@ void gpu_ops_close(gpu_ops *o) {
 
 ops *gpu_ops_face(gpu_ops *o) { return &o->face; }
 void gpu_ops_tick(gpu_ops *o) {
-    if (o->tier.n_layers) cache_tick(&o->tier.cache);
+    if (o->tier.cache_memory) cache_tick(&o->tier.cache);
 }
-bool gpu_ops_resident(const gpu_ops *o) { return o->tier.n_slots == o->tier.n_keys; }
+bool gpu_ops_resident(const gpu_ops *o) {
+    return o->unified ? o->tier.resident : o->tier.n_slots == o->tier.n_keys;
+}
 int gpu_ops_slots(const gpu_ops *o) { return o->tier.n_slots; }
 const char *gpu_ops_device(const gpu_ops *o) { return o->info.name; }
 size_t gpu_ops_bytes(const gpu_ops *o) { return o->bytes; }

@@ -11,6 +11,9 @@
  * as the store has them in memory. Every (row, expert) has its own output and the sum is taken
  * last, so results do not depend on how many slots there are.
  *
+ * On unified memory (gpu_unified.c) trunk and expert slots are the ones that the processor has
+ * already: nothing is copied.
+ *
  * Results differ from the processor's exact path by rounding only: weights are expanded and summed
  * in float32. */
 #ifndef MODEL_GPU_OPS_H
@@ -22,8 +25,12 @@
 #include "model/state.h"
 #include "model/weights.h"
 
+/* Unified memory: are experts computed while others are being read? AUTO tries both. Results do not
+ * depend on it. */
+typedef enum gpu_overlap { GPU_OVERLAP_AUTO, GPU_OVERLAP_ON, GPU_OVERLAP_OFF } gpu_overlap;
+
 typedef struct gpu_ops_options {
-    const char *backend; /* "cuda", "host" */
+    const char *backend; /* "cuda", "metal", "host" */
     int index;
     size_t memory;          /* of the device, at most; 0: most of what is free */
     const weights *weights; /* opened; borrowed, as long as this lives */
@@ -31,6 +38,7 @@ typedef struct gpu_ops_options {
     int experts_per_token;
     kv_type kv;
     bool rope_bf16;
+    gpu_overlap overlap;
 } gpu_ops_options;
 
 typedef struct gpu_ops_stats { /* since open or the last reset */
@@ -55,6 +63,9 @@ void gpu_ops_tick(gpu_ops *o);
 /* Every expert has a slot. */
 bool gpu_ops_resident(const gpu_ops *o);
 int gpu_ops_slots(const gpu_ops *o);
+/* Bytes that the expert store may have: on unified memory its slots are the device's as well; else
+ * SIZE_MAX. */
+size_t gpu_ops_store_room(const gpu_ops *o);
 const char *gpu_ops_device(const gpu_ops *o); /* its name */
 size_t gpu_ops_bytes(const gpu_ops *o);       /* of device memory that was taken */
 void gpu_ops_stats_get(const gpu_ops *o, gpu_ops_stats *out);

@@ -2,6 +2,7 @@
 #ifndef MODEL_GPU_OPS_IMPL_H
 #define MODEL_GPU_OPS_IMPL_H
 
+#include "gpu/gpu_windows.h"
 #include "model/gpu_ops.h"
 #include "store/cache.h"
 
@@ -40,7 +41,29 @@ typedef struct gpu_use {
     int id, first, n;
     bool asked, now, done; /* now: in the next pass; done: its pass was launched */
     bool held;             /* the store's pin is still ours */
+    gpu_addr base;         /* unified memory: where its first part is, and how the others lie */
+    expert_layout layout;
 } gpu_use;
+
+/* A layer's experts at work; the files gpu_moe.c and gpu_unified.c. */
+typedef struct gpu_moe_job {
+    struct gpu_ops *o;
+    const batch *b;
+    const layer_weights *w;
+    int layer; /* of the model */
+    int n_held, n_left;
+} gpu_moe_job;
+
+/* Which of two ways is faster, found out while tokens are made: gpu_unified.c. */
+#define GPU_TRIAL_PAIRS 9
+typedef struct gpu_trial {
+    int n;           /* tokens so far */
+    uint64_t sum[2]; /* ns */
+    bool decided;
+} gpu_trial;
+
+void gpu_trial_begin(gpu_trial *t, bool *ahead);
+void gpu_trial_end(gpu_trial *t, bool *ahead, uint64_t ns);
 
 /* What a step is, in pinned memory and on the device alike. */
 typedef struct gpu_step {
@@ -72,10 +95,19 @@ struct gpu_ops {
     gpu_ops_stats stats;
     size_t bytes; /* of device memory */
 
-    gpu_buffer trunk;  /* the arena of weights */
+    gpu_windows trunk; /* the arena of weights: a copy, or on unified memory itself */
     gpu_buffer memory; /* all below that is a gpu_addr */
     gpu_buffer pinned;
     gpu_tier tier;
+
+    /* unified memory */
+    bool unified, ahead; /* ahead: experts are launched as they come */
+    gpu_trial trial;
+    uint64_t step_began, step_misses;
+    size_t store_room; /* bytes that the expert store may have */
+    gpu_windows slots; /* of the store */
+    int *kept;         /* owned [store slots]: keys whose pins wait for the compute queue */
+    int n_kept;
 
     /* sessions: slot s */
     gpu_addr kv, recurrent;
@@ -126,7 +158,7 @@ static inline gpu_ops *gpu_of(ops *o) { return (gpu_ops *)(void *)o; }
 
 /* The device's address of something in the trunk. */
 static inline gpu_addr gpu_at(const gpu_ops *o, const void *p) {
-    return p ? o->trunk.addr + (gpu_addr)((const uint8_t *)p - o->o.weights->trunk.base) : 0;
+    return p ? gpu_windows_at(&o->trunk, p) : 0;
 }
 
 /* gpu_ops.c */
@@ -142,6 +174,19 @@ err gpu_mlp(ops *face, const batch *b, int layer) MUST_USE;
 
 /* gpu_moe.c */
 err gpu_moe(ops *face, const batch *b, int layer) MUST_USE;
+/* The ids that the router chose, on the host; everything before this layer is done then. */
+err gpu_moe_ids(const gpu_moe_job *j) MUST_USE;
+/* The pairs sorted by expert; o->uses. */
+err gpu_moe_sort(gpu_moe_job *j) MUST_USE;
+/* Both halves of the experts that a plan names. */
+err gpu_moe_experts(const gpu_moe_job *j, const expert_layout *l, args_experts plan) MUST_USE;
+
+/* gpu_unified.c */
+err gpu_unified_trunk(gpu_ops *o) MUST_USE;
+err gpu_unified_attach(gpu_ops *o) MUST_USE;
+void gpu_unified_close(gpu_ops *o);
+void gpu_unified_let_go(gpu_ops *o);
+err gpu_unified_moe(gpu_moe_job *j) MUST_USE;
 
 /* gpu_tier.c: n_slots 0 is a model without experts. */
 err gpu_tier_measure(const weights *w, gpu_tier *t) MUST_USE;

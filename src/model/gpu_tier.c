@@ -183,6 +183,7 @@ static err tell_addresses(gpu_ops *o) {
 err gpu_ops_attach(gpu_ops *o, expert_store *store, weights_progress progress, void *ctx) {
     gpu_tier *t = &o->tier;
     o->store = store;
+    if (o->unified) return gpu_unified_attach(o);
     if (!t->n_layers || t->n_slots < t->n_keys) return err_none();
     int room = expert_store_slots(store);
     room = room < EXPERTS_A_GROUP ? room : EXPERTS_A_GROUP;

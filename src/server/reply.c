@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
+
+#include "base/os.h"
 
 void port_prompt_free(port_prompt *p) {
     fm_tokens_free(&p->tokens);
@@ -18,7 +19,7 @@ void reply_id(const char *prefix, char *out, size_t size) {
     static const char letters[] =
         "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZab";
     unsigned char random[24];
-    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
+    if (!os_random(random, sizeof random))
         memset(random, 0, sizeof random); /* cannot happen for 24 bytes once the system is up */
     size_t n = (size_t)snprintf(out, size, "%s", prefix);
     for (size_t i = 0; i < sizeof random && n + 1 < size; i++) out[n++] = letters[random[i] & 63];

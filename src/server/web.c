@@ -262,7 +262,7 @@ static err listen_on(web_server *h, int *fd) {
     if (rc != 0) return err_make(ERR_ARG, "host %s: %s", h->o.host, gai_strerror(rc));
     int s = -1, one = 1, why = EADDRNOTAVAIL;
     for (struct addrinfo *a = list; a && s < 0; a = a->ai_next) {
-        s = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
+        s = os_socket(a->ai_family, a->ai_socktype, a->ai_protocol);
         if (s < 0) continue;
         setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
         if (bind(s, a->ai_addr, a->ai_addrlen) == 0 && listen(s, 511) == 0) break;

@@ -86,6 +86,9 @@ err expert_store_open(const expert_map *map, const expert_store_options *options
                       expert_store **out) MUST_USE;
 void expert_store_close(expert_store *s);
 int expert_store_slots(const expert_store *s);
+/* Where the slots lie: all of them, one after the other, from the begin of a page. For devices that
+ * read them in place; the bytes are the store's. */
+void expert_store_memory(const expert_store *s, uint8_t **base, size_t *bytes, size_t *slot_bytes);
 /* How the files are read. */
 io_backend expert_store_backend(const expert_store *s);
 

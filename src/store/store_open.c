@@ -216,4 +216,10 @@ void expert_store_close(expert_store *s) {
 }
 
 int expert_store_slots(const expert_store *s) { return s->n_slots; }
+void expert_store_memory(const expert_store *s, uint8_t **base, size_t *bytes, size_t *slot_bytes) {
+    *base = s->base;
+    *bytes = (size_t)s->n_slots * s->slot_bytes;
+    *slot_bytes = s->slot_bytes;
+}
+
 io_backend expert_store_backend(const expert_store *s) { return io_engine(s->io); }

@@ -215,10 +215,42 @@ rm "$fake/apt-get" "$fake/dpkg-query"
 launch --yes prompt hi </dev/null
 [ $? = 1 ] && grep -q "has no apt-get" "$top/err" && grep -q "jansson" "$top/err"
 ok "another Linux is told what to install" $?
+# macOS: the Command Line Tools are there when $top/tools.done is; brew "installs" the Debian names' things.
 printf '#!/bin/sh\necho Darwin\n' >"$fake/uname" && chmod +x "$fake/uname"
+cat >"$fake/xcode-select" <<'END'
+#!/bin/sh
+echo "$*" >>"$TOP/xcode.calls"
+[ "$1" = -p ] && [ -f "$TOP/tools.done" ]
+END
+chmod +x "$fake/xcode-select"
+rm -f "$top/xcode.calls" "$top/tools.done"
+printf 'x\n' | launch prompt hi
+[ $? = 1 ] && grep -q "has not been run on macOS" "$top/err" && grep -q "Command Line Tools" "$top/err" &&
+    ! grep -q -- --install "$top/xcode.calls"
+ok "macOS without tools: they are asked for, x does nothing" $?
+printf 'Y\n' | launch prompt hi
+[ $? = 1 ] && grep -q -- --install "$top/xcode.calls" && grep -q "run this again" "$top/err" && ! built
+ok "macOS without tools: Y opens Apple's installer" $?
+touch "$top/tools.done"
 launch --yes prompt hi </dev/null
-[ $? = 1 ] && grep -q "untested.*xcode-select.*brew install" "$top/err"
-ok "macOS is told about brew, and that this is untested" $?
+[ $? = 1 ] && grep -q "Homebrew.*jansson.*brew.sh" "$top/err"
+ok "macOS without Homebrew is told about it" $?
+cat >"$fake/brew" <<'END'
+#!/bin/sh
+[ "$1" = --prefix ] && echo "$TOP/brew" && exit
+echo "$*" >>"$TOP/brew.calls"
+for p in gcc libc6-dev pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libzstd-dev libmicrohttpd-dev \
+    libcurl4-openssl-dev libssl-dev; do sh "$TOP/install-one" $p; done
+END
+chmod +x "$fake/brew"
+rm -f "$top/brew.calls"
+printf 'x\n' | launch prompt hi
+[ $? = 1 ] && [ ! -f "$top/brew.calls" ] && grep -q "^  jansson .*JSON" "$top/err" && grep -q "User cancelled" "$top/err"
+ok "macOS: one screen lists the packages of Homebrew, x does nothing" $?
+sh "$top/install-one" gcc && sh "$top/install-one" libc6-dev
+printf 'Y\n' | launch prompt hi
+[ $? = 7 ] && grep -q "^install .*openssl@3" "$top/brew.calls" && ! grep -q "install.*make" "$top/brew.calls" && built
+ok "macOS: Y installs, builds and starts" $?
 
 # shellcheck disable=SC2086
 new_machine ${everything% *}

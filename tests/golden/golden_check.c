@@ -36,7 +36,7 @@
 #define HELDOUT_ROWS  32
 
 typedef struct options {
-    const char *golden, *cpu, *gpu, *heldout;
+    const char *golden, *cpu, *gpu, *overlap, *heldout;
     size_t memory, vram;
     int threads, io_threads, experts, rows, prompts;
     bool fast, assistant;
@@ -51,6 +51,7 @@ static const arg_def defs[] = {
     {"--io-threads", "N", "reading threads", ARG_INT, offsetof(options, io_threads), 1, 64},
     {"--cpu", "NAME", "scalar, avx2, avx512, neon", ARG_TEXT, offsetof(options, cpu), 0, 0},
     {"--gpu", "NAME", "cuda, metal, host (default: off)", ARG_TEXT, offsetof(options, gpu), 0, 0},
+    {"--overlap", "WAY", "Apple GPU: auto, on, off", ARG_TEXT, offsetof(options, overlap), 0, 0},
     {"--vram", "SIZE", "memory ceiling of the GPU", ARG_SIZE, offsetof(options, vram), 1, 0},
     {"--fast", NULL, "the fast path instead of the exact one (with --heldout)", ARG_FLAG,
      offsetof(options, fast), 0, 0},
@@ -425,6 +426,7 @@ int main(int argc, char **argv) {
     e.cpu = o.cpu;
     e.gpu = o.gpu ? o.gpu : "off";
     e.vram = o.vram;
+    e.overlap = o.overlap;
     e.sessions = o.heldout ? HELDOUT_ROWS : 1;
     check c = {.hash = XXH3_createState(), .prompts = o.prompts};
     if (!c.hash) stop("no memory");

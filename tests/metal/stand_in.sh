@@ -26,23 +26,33 @@ ok "metal: no object is left over after the kernels" $?
 FM_STAND_IN=no-residency "$bin/gpu-check" metal >"$out" 2>&1 && none_left
 ok "metal: kernels without residency sets (macOS 13, 14)" $?
 
-# Golden models: the bits of the kernels that the processor runs.
-golden() { # what, model, options of golden-check
-    local what=$1 model=$2 host metal
-    shift 2
-    if [ ! -d "build/golden/$model" ]; then
-        echo "SKIP metal: golden $what: no build/golden/$model (make goldens)"
-        return
-    fi
-    host=$("$BUILD/golden-check" "build/golden/$model" --gpu host --prompts 1 "$@" 2>&1 | tail -n 1)
-    "$bin/golden-check" "build/golden/$model" --gpu metal --prompts 1 "$@" >"$out" 2>&1
+# Golden models: the bits of the kernels that the processor runs, which copies experts into slots of its own; Metal reads
+# them where the store has them. With all experts in memory; with as few as possible, launched as they come or all together;
+# with the trunk and the slots in many short buffers; without residency sets.
+floor_of() { "$bin/golden-check" "$1" --gpu metal --memory 64K 2>&1 | sed -n 's/.*needs at least \([0-9]*\) MiB.*/\1/p' | head -n 1; }
+golden() { # what, model, FM_STAND_IN, options of golden-check
+    local what=$1 dir=build/golden/$2 asked=$3
+    shift 3
+    FM_STAND_IN=$asked "$bin/golden-check" "$dir" --gpu metal --prompts 2 "$@" >"$out" 2>&1
     rc=$?
-    metal=$(grep '^bits ' "$out")
-    [ $rc = 0 ] && none_left && grep -q ', Stand-in, ' "$out" && [ -n "$metal" ] && [ "$metal" = "$host" ]
+    [ $rc = 0 ] && none_left && grep -q ', Stand-in, ' "$out" && grep -q '([1-9][0-9]* wrapped)' "$out" && [ -n "$bits" ] &&
+        [ "$(grep '^bits ' "$out")" = "$bits" ]
     ok "metal: golden $what" $?
 }
-golden "attention and experts in 4 bits" qwen3_moe_mlx4
-golden "DeltaNet" qwen3_next
+for model in qwen3_moe_mlx4 qwen3_5_moe_mlx_mixed qwen3_next; do
+    if [ ! -d build/golden/$model ]; then
+        echo "SKIP metal: golden $model: not in build/golden (make goldens)"
+        continue
+    fi
+    bits=$("$BUILD/golden-check" build/golden/$model --gpu host --prompts 2 2>&1 | tail -n 1)
+    few=$(($(floor_of build/golden/$model) + 1))M
+    golden "$model, all in memory" $model ""
+    golden "$model, streamed" $model "" --memory "$few" --overlap on
+    [ $model = qwen3_moe_mlx4 ] || continue
+    golden "$model, streamed, all experts of a layer together" $model "" --memory "$few" --overlap off
+    golden "$model, in short buffers" $model buffer-max=1200000 --memory "$few"
+    golden "$model, without residency sets" $model no-residency --memory "$few"
+done
 
 # Failures. "auto" goes on with the processor and says why; a GPU that was asked for by name is an error that says why.
 home=$(mktemp -d) && trap 'rm -rf "$out" "$home"' EXIT

@@ -8,7 +8,9 @@
 
 #include <cmocka.h>
 
+#include "gpu/gpu_windows.h"
 #include "gpu/host/host_group.h"
+#include "model/gpu_ops_impl.h"
 
 static host_runner *runner;
 
@@ -118,12 +120,48 @@ static void shapes(void **state) {
     }
 }
 
+/* Both orders are tried equally often, the first pair does not count, the faster one stays. */
+static void trial_decides(void **state) {
+    (void)state;
+    for (int faster = 0; faster < 2; faster++) {
+        gpu_trial t = {0};
+        bool ahead = true;
+        int seen[2] = {0};
+        for (int i = 0; i < 2 * GPU_TRIAL_PAIRS; i++) {
+            assert_false(t.decided);
+            gpu_trial_begin(&t, &ahead);
+            seen[ahead]++;
+            uint64_t ns = ahead == faster ? 100 : 101;
+            gpu_trial_end(&t, &ahead, i < 2 ? (uint64_t)(ahead == faster) * 1000000 : ns);
+        }
+        assert_true(t.decided);
+        assert_int_equal(seen[0], seen[1]);
+        assert_int_equal(ahead, faster);
+        gpu_trial_begin(&t, &ahead);
+        gpu_trial_end(&t, &ahead, 1);
+        assert_int_equal(ahead, faster);
+    }
+}
+
+/* Memory of the caller as the device sees it; the host has no limit on a buffer's length. */
+static void windows(void **state) {
+    (void)state;
+    static _Alignas(65536) uint8_t region[300000];
+    gpu_device *d;
+    gpu_windows w;
+    assert_int_equal(gpu_open("host", 0, &d).code, ERR_NONE);
+    assert_int_equal(gpu_windows_open(d, region, sizeof region, 1000, &w).code, ERR_NONE);
+    assert_int_equal(w.n, 1);
+    assert_true(gpu_windows_at(&w, region + 299000) == (gpu_addr)(uintptr_t)(region + 299000));
+    gpu_windows_close(d, &w);
+    assert_int_equal(gpu_windows_open(d, region + 1, 5000, 10, &w).code, ERR_ARG);
+    gpu_close(d);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(barriers),
-        cmocka_unit_test(exchanges),
-        cmocka_unit_test(broken_rules),
-        cmocka_unit_test(shapes),
+        cmocka_unit_test(trial_decides), cmocka_unit_test(windows),      cmocka_unit_test(barriers),
+        cmocka_unit_test(exchanges),     cmocka_unit_test(broken_rules), cmocka_unit_test(shapes),
     };
     if (host_runner_open(&runner).code) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -345,6 +345,12 @@ static void test_choice_is_remembered(void **state) {
         else if (c.uring > 0)
             assert_int_equal(again.backend, IO_URING);
     }
+    for (int wins = 0; wins < 2; wins++) { /* and the page cache, where it was measured */
+        json_object_set_new(entry, "buffered", json_real(wins ? 2e9 : 1));
+        assert_int_equal(json_dump_file(json, path, 0), 0);
+        io_choose(paths, 1, path, &again);
+        assert_int_equal(again.backend == IO_BUFFERED, wins);
+    }
     json_object_set_new(entry, "system", json_string("another kernel"));
     assert_int_equal(json_dump_file(json, path, 0), 0);
     io_choose(paths, 1, path, &again);

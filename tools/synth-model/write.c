@@ -115,7 +115,7 @@ static err write_shard(shard *s, const char *dir, pool *threads) {
     err e = write_header(s, fd);
     if (!e.code) e = write_tensors(s, fd, threads);
     if (!e.code && fsync(fd) != 0) e = err_system(errno, "%s: flushing", path);
-    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    os_drop_cache(fd);
     if (close(fd) != 0 && !e.code) e = err_system(errno, "%s: closing", path);
     return e;
 }

@@ -119,7 +119,7 @@ static err enter(cuda_device *d) {
 
 static err cuda_info(gpu_device *base, gpu_info *out) {
     cuda_device *d = device_of(base);
-    int khz = 0, integrated = 0;
+    int khz = 0;
     memset(out, 0, sizeof *out);
     TRY(enter(d));
     out->backend = base->backend->name;
@@ -130,11 +130,8 @@ static err cuda_info(gpu_device *base, gpu_info *out) {
     CU(d, device_attribute, "cuDeviceGetAttribute", "major", &out->major, CU_ATTR_MAJOR, d->device);
     CU(d, device_attribute, "cuDeviceGetAttribute", "minor", &out->minor, CU_ATTR_MINOR, d->device);
     CU(d, device_attribute, "cuDeviceGetAttribute", "clock", &khz, CU_ATTR_CLOCK_KHZ, d->device);
-    CU(d, device_attribute, "cuDeviceGetAttribute", "integrated", &integrated, CU_ATTR_INTEGRATED,
-       d->device);
     CU(d, memory_info, "cuMemGetInfo", "device", &out->free, &out->memory);
     out->clock_mhz = khz / 1000.0;
-    out->unified = integrated != 0;
     return err_none();
 }
 

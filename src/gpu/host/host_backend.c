@@ -81,8 +81,7 @@ static err host_info(gpu_device *d, gpu_info *out) {
                       .units = 1,
                       .memory = m.total,
                       .free = m.available,
-                      .shared_bytes = 48 * 1024,
-                      .unified = true};
+                      .shared_bytes = 48 * 1024};
     return err_none();
 }
 

@@ -4,38 +4,36 @@
 
 #include <string.h>
 
+/* A function in assembly: macOS puts a _ before names and has other words for what is hidden. */
+#ifdef __APPLE__
+#define BEGIN(name) ".globl _" name "\n.private_extern _" name "\n.p2align 4\n_" name ":\n"
+#define END(name)   ""
+#else
+#define BEGIN(name) ".globl " name "\n.hidden " name "\n.p2align 4\n" name ":\n"
+#define END(name)   ".type " name ",%function\n.size " name ",.-" name "\n"
+#endif
+
 #if defined(__x86_64__)
 
-__asm__(".text\n"
-        ".p2align 4\n"
-        ".globl host_switch\n"
-        ".hidden host_switch\n"
-        ".type host_switch,@function\n"
-        "host_switch:\n"
-        "    pushq %rbp\n"
-        "    pushq %rbx\n"
-        "    pushq %r12\n"
-        "    pushq %r13\n"
-        "    pushq %r14\n"
-        "    pushq %r15\n"
-        "    movq %rsp, (%rdi)\n"
-        "    movq %rsi, %rsp\n"
-        "    popq %r15\n"
-        "    popq %r14\n"
-        "    popq %r13\n"
-        "    popq %r12\n"
-        "    popq %rbx\n"
-        "    popq %rbp\n"
-        "    ret\n"
-        ".size host_switch,.-host_switch\n"
-        ".globl host_begin\n"
-        ".hidden host_begin\n"
-        ".type host_begin,@function\n"
-        "host_begin:\n" /* entry in rbx, argument in r12 */
+__asm__(".text\n" BEGIN("host_switch") "    pushq %rbp\n"
+                                       "    pushq %rbx\n"
+                                       "    pushq %r12\n"
+                                       "    pushq %r13\n"
+                                       "    pushq %r14\n"
+                                       "    pushq %r15\n"
+                                       "    movq %rsp, (%rdi)\n"
+                                       "    movq %rsi, %rsp\n"
+                                       "    popq %r15\n"
+                                       "    popq %r14\n"
+                                       "    popq %r13\n"
+                                       "    popq %r12\n"
+                                       "    popq %rbx\n"
+                                       "    popq %rbp\n"
+                                       "    ret\n" END("host_switch")
+                                           BEGIN("host_begin") /* entry in rbx, argument in r12 */
         "    movq %r12, %rdi\n"
         "    callq *%rbx\n"
-        "    ud2\n"
-        ".size host_begin,.-host_begin\n");
+        "    ud2\n" END("host_begin"));
 
 void host_begin(void);
 
@@ -54,43 +52,36 @@ void *host_stack_new(void *base, size_t bytes, void (*entry)(void *), void *argu
 
 #elif defined(__aarch64__)
 
-__asm__(".text\n"
-        ".p2align 4\n"
-        ".globl host_switch\n"
-        ".hidden host_switch\n"
-        "host_switch:\n"
-        "    sub sp, sp, #176\n"
-        "    stp x19, x20, [sp, #0]\n"
-        "    stp x21, x22, [sp, #16]\n"
-        "    stp x23, x24, [sp, #32]\n"
-        "    stp x25, x26, [sp, #48]\n"
-        "    stp x27, x28, [sp, #64]\n"
-        "    stp x29, x30, [sp, #80]\n"
-        "    stp d8, d9, [sp, #96]\n"
-        "    stp d10, d11, [sp, #112]\n"
-        "    stp d12, d13, [sp, #128]\n"
-        "    stp d14, d15, [sp, #144]\n"
-        "    mov x9, sp\n"
-        "    str x9, [x0]\n"
-        "    mov sp, x1\n"
-        "    ldp x19, x20, [sp, #0]\n"
-        "    ldp x21, x22, [sp, #16]\n"
-        "    ldp x23, x24, [sp, #32]\n"
-        "    ldp x25, x26, [sp, #48]\n"
-        "    ldp x27, x28, [sp, #64]\n"
-        "    ldp x29, x30, [sp, #80]\n"
-        "    ldp d8, d9, [sp, #96]\n"
-        "    ldp d10, d11, [sp, #112]\n"
-        "    ldp d12, d13, [sp, #128]\n"
-        "    ldp d14, d15, [sp, #144]\n"
-        "    add sp, sp, #176\n"
-        "    ret\n"
-        ".globl host_begin\n"
-        ".hidden host_begin\n"
-        "host_begin:\n" /* entry in x19, argument in x20 */
+__asm__(".text\n" BEGIN("host_switch") "    sub sp, sp, #176\n"
+                                       "    stp x19, x20, [sp, #0]\n"
+                                       "    stp x21, x22, [sp, #16]\n"
+                                       "    stp x23, x24, [sp, #32]\n"
+                                       "    stp x25, x26, [sp, #48]\n"
+                                       "    stp x27, x28, [sp, #64]\n"
+                                       "    stp x29, x30, [sp, #80]\n"
+                                       "    stp d8, d9, [sp, #96]\n"
+                                       "    stp d10, d11, [sp, #112]\n"
+                                       "    stp d12, d13, [sp, #128]\n"
+                                       "    stp d14, d15, [sp, #144]\n"
+                                       "    mov x9, sp\n"
+                                       "    str x9, [x0]\n"
+                                       "    mov sp, x1\n"
+                                       "    ldp x19, x20, [sp, #0]\n"
+                                       "    ldp x21, x22, [sp, #16]\n"
+                                       "    ldp x23, x24, [sp, #32]\n"
+                                       "    ldp x25, x26, [sp, #48]\n"
+                                       "    ldp x27, x28, [sp, #64]\n"
+                                       "    ldp x29, x30, [sp, #80]\n"
+                                       "    ldp d8, d9, [sp, #96]\n"
+                                       "    ldp d10, d11, [sp, #112]\n"
+                                       "    ldp d12, d13, [sp, #128]\n"
+                                       "    ldp d14, d15, [sp, #144]\n"
+                                       "    add sp, sp, #176\n"
+                                       "    ret\n" END("host_switch")
+                                           BEGIN("host_begin") /* entry in x19, argument in x20 */
         "    mov x0, x20\n"
         "    blr x19\n"
-        "    brk #0\n");
+        "    brk #0\n" END("host_begin"));
 
 void host_begin(void);
 

@@ -687,6 +687,7 @@ static err do_copy(metal_queue *q, const metal_call *c) {
     if (!fill) from = place_of(d, c->from, c->from_host, c->bytes);
     if (!to.host || !from.host)
         return err_make(ERR_ARG, "Metal: a copy of %zu bytes outside of all buffers", c->bytes);
+    if (!fill && to.host == from.host) return err_none(); /* the array itself was handed out */
     if (!to.buffer || !from.buffer || (to.offset | from.offset | c->bytes) % 4) {
         TRY(wait_all(q));
         if (fill) {
