@@ -15,7 +15,7 @@ ok() { # name, condition's exit code
 # Symbols.
 objects=$(find "$BUILD/obj/src" "$BUILD/obj/apps" -name '*.o' ! -path '*/test-build/*' ! -name os_linux.o ! -name io_uring.o \
     ! -name 'cpu_avx*' ! -name metal_none.o 2>/dev/null)
-libraries='^(json_|curl_|MHD_|ZSTD_|XXH|pcre2_|utf8proc_|EVP_)'
+libraries='^(json_|curl_|MHD_|ZSTD_|XXH|pcre2_|utf8proc_|EVP_|SSL_|BIO_|ERR_|X509_|el_|history|readline|md_)'
 apart='^(os_|cpu_table_avx|cpu_.*_avx|gpu_backend_metal$|io_uring_ops$|__cpu_|_GLOBAL_OFFSET_TABLE_$)' # other files, x86
 # shellcheck disable=SC2086 # a list of files
 foreign() { # objects: what they need and neither have nor may have
@@ -45,6 +45,9 @@ known+='libproc|limits|mach/mach|malloc/malloc|math|metal_stdlib|microhttpd|netd
 known+='pthread|pwd|sanitizer/\w+|signal|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|string|strings|'
 known+='sys/(file|ioctl|mman|proc|random|resource|select|socket|stat|statvfs|sysctl|types|utsname|wait)|termios|time|'
 known+='ucontext|unistd|utf8proc|xxhash|zstd'
+known+='|complex|editline/\w+|fenv|fnmatch|getopt|glob|grp|histedit|iconv|ifaddrs|inttypes|langinfo|libgen|locale'
+known+="|md4c|net/if|netinet/tcp|paths|readline/\w+|regex|setjmp|spawn|sys/(param|mount|time|times|uio|un)"
+known+="|syslog|util|wchar|wctype"
 linux='SOCK_CLOEXEC|SOCK_NONBLOCK|MSG_NOSIGNAL|accept4|pipe2|O_TMPFILE|O_PATH|MADV_HUGEPAGE|MAP_POPULATE|'
 linux+='POSIX_FADV_\w+|/proc/self|st_mtim\b|strchrnul|memrchr|explicit_bzero|getrandom|secure_getenv|'
 linux+='program_invocation\w*|posix_fallocate|pthread_setname_np|prctl|sched_\w+affinity|epoll\w*|eventfd|timerfd\w*|'

@@ -29,7 +29,9 @@ ok "metal: kernels without residency sets (macOS 13, 14)" $?
 # Golden models: the bits of the kernels that the processor runs, which copies experts into slots of its own; Metal reads
 # them where the store has them. With all experts in memory; with as few as possible, launched as they come or all together;
 # with the trunk and the slots in many short buffers; without residency sets.
-floor_of() { "$bin/golden-check" "$1" --gpu metal --memory 64K 2>&1 | sed -n 's/.*needs at least \([0-9]*\) MiB.*/\1/p' | head -n 1; }
+floor_of() { # MiB
+    "$bin/golden-check" "$1" --gpu metal --memory 64K 2>&1 | sed -n 's/.*needs at least \([0-9]*\) MiB.*/\1/p' | head -n 1
+}
 golden() { # what, model, FM_STAND_IN, options of golden-check
     local what=$1 dir=build/golden/$2 asked=$3
     shift 3
