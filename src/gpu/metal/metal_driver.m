@@ -163,6 +163,42 @@ static err result_of(metal_device *d, id<MTLCommandBuffer> b) {
     return d->lost;
 }
 
+/* ---- residency sets: macOS 15 and its SDK; without them useResources does it ---- */
+
+#if defined(__APPLE__) && __MAC_OS_X_VERSION_MAX_ALLOWED < 150000
+static void open_residency(metal_device *d) { d->residency = nil; }
+static void tell_residency(metal_device *d, id<MTLBuffer> b, bool comes) {
+    (void)d, (void)b, (void)comes;
+}
+static void join_residency(metal_device *d, id<MTLCommandQueue> q) { (void)d, (void)q; }
+#else
+static void open_residency(metal_device *d) {
+    if (@available(macOS 15.0, *)) {
+        MTLResidencySetDescriptor *wish = [[[MTLResidencySetDescriptor alloc] init] autorelease];
+        NSError *ignored = nil;
+        d->residency = [d->device newResidencySetWithDescriptor:wish error:&ignored];
+    }
+}
+
+static void tell_residency(metal_device *d, id<MTLBuffer> buffer, bool comes) {
+    if (@available(macOS 15.0, *)) {
+        id<MTLResidencySet> set = d->residency;
+        if (comes) {
+            [set addAllocation:buffer];
+        } else {
+            [set removeAllocation:buffer];
+        }
+        [set commit];
+    }
+}
+
+static void join_residency(metal_device *d, id<MTLCommandQueue> q) {
+    if (@available(macOS 15.0, *)) {
+        if (d->residency) [q addResidencySet:d->residency];
+    }
+}
+#endif
+
 /* ---- pipelines ---- */
 
 static err new_function(metal_device *d, gpu_kernel k, metal_fixed f, id<MTLFunction> *out) {
@@ -302,14 +338,6 @@ static err compile_library(metal_device *d) {
 }
 #pragma clang diagnostic pop
 
-static void open_residency(metal_device *d) {
-    if (@available(macOS 15.0, *)) {
-        MTLResidencySetDescriptor *wish = [[[MTLResidencySetDescriptor alloc] init] autorelease];
-        NSError *ignored = nil; /* without a set useResources does it */
-        d->residency = [d->device newResidencySetWithDescriptor:wish error:&ignored];
-    }
-}
-
 static err prepare(metal_device *d) {
     err why;
     d->device = usable_device(&why);
@@ -396,18 +424,6 @@ static err grow_table(metal_device *d) {
     if (!memory || !in_use) return err_make(ERR_NOMEM, "no memory for the table of GPU buffers");
     d->room = room;
     return err_none();
-}
-
-static void tell_residency(metal_device *d, id<MTLBuffer> buffer, bool comes) {
-    if (@available(macOS 15.0, *)) {
-        id<MTLResidencySet> set = d->residency;
-        if (comes) {
-            [set addAllocation:buffer];
-        } else {
-            [set removeAllocation:buffer];
-        }
-        [set commit];
-    }
 }
 
 static void end_encoder(metal_queue *q);
@@ -629,9 +645,7 @@ static err metal_queue_open(gpu_device *base, gpu_queue **out) {
             drop_queue(q);
             return err_make(ERR_IO, "Metal: no command queue");
         }
-        if (@available(macOS 15.0, *)) {
-            if (d->residency) [q->queue addResidencySet:d->residency];
-        }
+        join_residency(d, q->queue);
     }
     q->next = d->queues;
     d->queues = q;
