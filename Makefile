@@ -71,7 +71,8 @@ endif
 LIB_SRC  := $(sort $(wildcard src/*/*.c src/gpu/*/*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 ifeq ($(SYSTEM),Darwin)
-LIB_OBJ  := $(filter-out %/metal_none.o,$(LIB_OBJ)) $(BUILD)/obj/src/gpu/metal/metal_driver.o $(BUILD)/obj/gen/metal_source.o
+LIB_OBJ  := $(filter-out %/metal_none.o,$(LIB_OBJ)) \
+	$(patsubst %.m,$(BUILD)/obj/%.o,$(wildcard src/gpu/metal/*.m)) $(BUILD)/obj/gen/metal_source.o
 endif
 COMMON_SRC := $(sort $(wildcard apps/common/*.c))
 APP_SRC  := $(sort $(wildcard apps/flashchat/*.c))
@@ -191,12 +192,14 @@ OBJC_STAND_IN := -std=gnu17 $(filter-out -Wvla,$(WARN)) -O1 -g -fPIC -ffp-contra
 	-I$(STAND_IN) -fno-objc-arc -fobjc-runtime=gcc -fconstant-string-class=NSConstantString -fexceptions \
 	-isystem /usr/include/GNUstep -isystem $(OBJC_HEADERS) -D_NATIVE_OBJC_EXCEPTIONS -DGNUSTEP \
 	-DGNUSTEP_BASE_LIBRARY=1 -DGNU_RUNTIME=1
-$(BUILD)/metal/obj/driver.o: src/gpu/metal/metal_driver.m $(wildcard $(STAND_IN)/Metal/*.h src/gpu/*.h src/gpu/*/*.h)
-$(BUILD)/metal/obj/stand_in.o: $(STAND_IN)/stand_in.m $(wildcard $(STAND_IN)/Metal/*.h src/gpu/host/*.h src/base/*.h)
+OBJC_SEES := $(wildcard $(STAND_IN)/Metal/*.h src/gpu/*.h src/gpu/*/*.h src/base/*.h)
+$(BUILD)/metal/obj/metal_driver.o: src/gpu/metal/metal_driver.m $(OBJC_SEES)
+$(BUILD)/metal/obj/metal_device.o: src/gpu/metal/metal_device.m $(OBJC_SEES)
+$(BUILD)/metal/obj/stand_in.o: $(STAND_IN)/stand_in.m $(OBJC_SEES)
 $(BUILD)/metal/obj/%.o:
 	@mkdir -p $(@D)
 	$(call say,OBJC,$<)clang $(OBJC_STAND_IN) $(OBJC_EXTRA) -c $< -o $@
-METAL_TEST_OBJ := $(BUILD)/metal/obj/driver.o $(BUILD)/metal/obj/stand_in.o $(BUILD)/obj/gen/metal_source.o
+METAL_TEST_OBJ := $(patsubst %,$(BUILD)/metal/obj/%.o,metal_driver metal_device stand_in) $(BUILD)/obj/gen/metal_source.o
 define metal_program
 $(BUILD)/metal/$(1): $(2:%.c=$(BUILD)/obj/%.o) $(METAL_TEST_OBJ) $(BUILD)/libflashmoe.a
 	$$(call say,LD,$$@)clang $$(LDFLAGS_ALL) $$^ -o $$@ -L$(OBJC_HEADERS)/.. -lgnustep-base -lobjc $$(APP_LIBS)
