@@ -90,3 +90,12 @@ if "$synth" --shape qwen3-30b --layers 1 --vocab 8192 --out "$dir/large" >"$dir/
 else
     echo "SKIP streaming: no room for a larger model"
 fi
+
+# The ceiling as the system enforces it (tests/unit/test_ceiling.c asks /proc): killed when it takes more.
+if command -v systemd-run >/dev/null && systemd-run --user --scope -q -p MemoryMax=112M true 2>/dev/null; then
+    systemd-run --user --scope -q -p MemoryMax=112M -p MemorySwapMax=0 \
+        "$infer" --prompt "$text" --tokens 200 --ids --ignore-stop --memory 48M >"$dir/out" 2>"$dir/err"
+    expect "streaming: 48 MiB within a control group of 112" $?
+else
+    echo "SKIP streaming: no control group can be made here"
+fi

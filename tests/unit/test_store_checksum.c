@@ -29,6 +29,7 @@ typedef struct bed {
     expert_store *s;
     uint64_t hashes[LAYERS * EXPERTS];
     uint32_t record_bytes[LAYERS];
+    pool *pool;
     char second[WORLD_FILES][SCRATCH_PATH];
     const char *mirrors[WORLD_FILES];
 } bed;
@@ -65,6 +66,7 @@ static bool bed_open(bed *b, io_backend backend, bool mirrored) {
     expert_store_options o = {.cache_bytes = expert_store_floor(&b->w.map, 6),
                               .budget = &b->w.budget,
                               .backend = backend,
+                              .pool = b->pool,
                               .io_block = 4096,
                               .mirrors = mirrored ? b->mirrors : NULL};
     err e = expert_store_open(&b->w.map, &o, &b->s);
@@ -101,6 +103,40 @@ static void flip(const char *path, int64_t offset) {
     fseek(f, (long)offset, SEEK_SET);
     fputc(c ^ 4, f);
     assert_int_equal(fclose(f), 0);
+}
+
+/* Six experts at once, as a layer asks for them. */
+static void get_many(bed *b, int layer, int damaged) {
+    int ids[] = {7, 2, 0, 5, 1, 4};
+    expert_view view;
+    assert_ok(expert_store_request(b->s, layer, ids, 6));
+    for (int i = 0; i < 6; i++) {
+        err e = expert_store_wait(b->s, layer, ids[i], &view);
+        if (ids[i] == damaged) {
+            assert_err(e, ERR_CORRUPT, "checksum");
+            continue;
+        }
+        assert_ok(e);
+        check_view(&b->w, layer, ids[i], &view);
+        expert_store_release(b->s, layer, ids[i]);
+    }
+}
+
+static void test_together(void **state) {
+    (void)state;
+    for (int e = 0; e < ENGINES; e++) {
+        bed b;
+        start(&b);
+        assert_ok(pool_open(3, &b.pool));
+        if (bed_open(&b, engines[e], false)) {
+            const expert_part *first = world_parts(&b.w, 1, 5);
+            flip(b.w.paths[first->file], first->offset + 5000);
+            for (int round = 0; round < 2; round++)
+                for (int l = 0; l < LAYERS; l++) get_many(&b, l, l == 1 ? 5 : -1);
+            bed_close(&b);
+        }
+        pool_close(b.pool);
+    }
 }
 
 static void test_sound(void **state) {
@@ -210,6 +246,7 @@ static void test_bad_maps(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_sound, scratch_open, scratch_close),
+        cmocka_unit_test_setup_teardown(test_together, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_damaged, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_second_copy, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_guess_and_without, scratch_open, scratch_close),
