@@ -189,6 +189,10 @@ static int terminal_key(const char *prompt) {
     ssize_t n = read(STDIN_FILENO, bytes, sizeof bytes); /* a function key comes as several bytes */
     tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
     if (n <= 0 || bytes[0] == 3 || bytes[0] == 4) return -1;
+    if (n == 3 && bytes[0] == 27 && (bytes[1] == '[' || bytes[1] == 'O')) {
+        if (bytes[2] == 'A') return KEY_UP;
+        if (bytes[2] == 'B') return KEY_DOWN;
+    }
     return n > 1 && bytes[0] == 27 ? 27 : bytes[0];
 }
 
@@ -202,6 +206,47 @@ int ask_key(const char *prompt) {
     char line[256];
     if (!ask_line(prompt, line, sizeof line)) return -1;
     return line[0] ? (unsigned char)line[0] : '\n';
+}
+
+static void draw_list(const char *const *items, int n, int at) {
+    for (int i = 0; i < n; i++) {
+        int fit = (int)text_fit(items[i], screen_width() - 9);
+        printf("\r\033[K %s %2d  %.*s\n", i == at ? ">" : " ", i + 1, fit, items[i]);
+    }
+}
+
+static int typed_list(const char *const *items, int n) {
+    char typed[64];
+    int64_t pick;
+    for (int i = 0; i < n; i++) {
+        char first[16];
+        snprintf(first, sizeof first, "  %2d  ", i + 1);
+        print_wrapped(stdout, first, items[i]);
+    }
+    for (int tries = 0; tries < 5; tries++) {
+        if (!ask_line("  number, or empty line to go back: ", typed, sizeof typed)) return -2;
+        if (!typed[0]) return -1;
+        if (value_int(typed, &pick) && pick >= 1 && pick <= n) return (int)pick - 1;
+        printf("  Please type a number from 1 to %d.\n", n);
+    }
+    return -1;
+}
+
+int ask_list(const char *const *items, int n, int at) {
+    const char *term = getenv("TERM");
+    bool draws = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && term && strcmp(term, "dumb");
+    if (!draws || n > 40) return typed_list(items, n);
+    for (;;) {
+        draw_list(items, n, at);
+        int key = ask_key("  up and down choose, Enter opens, q goes back : ");
+        if (key == '\n') return at;
+        if (key < 0) return -2;
+        if (key == 'q' || key == 'x' || key == 27) return -1;
+        if (key == KEY_UP) at = at > 0 ? at - 1 : n - 1;
+        if (key == KEY_DOWN) at = at + 1 < n ? at + 1 : 0;
+        if (key >= '1' && key <= '9' && key - '1' < n) at = key - '1';
+        printf("\033[%dA", n + 1);
+    }
 }
 
 bool ask_consent(const char *yes_label) {

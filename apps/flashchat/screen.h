@@ -51,9 +51,15 @@ const char *style(screen_style s);
 
 /* A line from the person, without its newline; false at the end of the input. */
 bool ask_line(const char *prompt, char *out, size_t size);
+enum { KEY_UP = 1000, KEY_DOWN };
+
 /* One key: on a terminal at once, in a pipe the first character of a line ('\n' for an empty one).
- * -1 at the end of the input or at Ctrl-C. */
+ * -1 at the end of the input or at Ctrl-C. KEY_UP, KEY_DOWN; other function keys are 27. */
 int ask_key(const char *prompt);
+/* A list to choose from with the arrow keys and Enter, each item one line: its number from 0, -1
+ * for back (q, x, Esc, an empty line), -2 at the end of the input. In a pipe and on a dumb terminal
+ * the number is typed. at: the item that is marked first. */
+int ask_list(const char *const *items, int n, int at);
 /* Asks until Y or x (five times at most); the end of the input is no. */
 bool ask_consent(const char *yes_label);
 

@@ -43,7 +43,7 @@ static void sign_text(XXH3_state_t *h, const char *text) { sign(h, text, strlen(
 /* Which file a path is today: a new version has another size, time or number. */
 static void sign_file(XXH3_state_t *h, const char *path) {
     struct stat s;
-    if (stat(path, &s) != 0) return;
+    if (stat(path, &s) != 0 || !S_ISREG(s.st_mode)) return; /* in a folder our own caches change */
     int64_t v[] = {(int64_t)s.st_size, (int64_t)s.st_mtime, (int64_t)s.st_ino};
     sign_text(h, path);
     sign(h, v, sizeof v);
@@ -153,6 +153,7 @@ int life_stop(const life_order *o) {
     if (known && trace_alive(&t)) {
         int code = end_process(o, &t, o->force);
         if (code == 0) server_trace_remove();
+        if (code == 0) puts("To start it again: flashchat serve --background");
         return code;
     }
     if (known) server_trace_remove(); /* it ended without saying so */
@@ -252,9 +253,10 @@ static int look_at_known(const life_order *o) {
                 o->program, (int)t.pid, t.port);
         return EXIT_FAILED;
     }
-    puts(well ? "The running server was started with other settings, another model or another "
-                "version: it restarts."
-              : "The running server does not answer: it restarts.");
+    print_wrapped(stdout, "",
+                  well ? "The running server was started with other settings, another model or "
+                         "another version: it restarts."
+                       : "The running server does not answer: it restarts.");
     int code = end_process(o, &t, !well);
     if (code) return code;
     server_trace_remove();

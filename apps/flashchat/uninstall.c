@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <ftw.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -27,6 +28,7 @@ typedef struct leaving {
     product p;
     status s;
     char home[PATH_TEXT_MAX], build[PATH_TEXT_MAX]; /* build "": the program lies elsewhere */
+    char caches[2][PATH_TEXT_MAX];                  /* what servers remember of prompts; "": none */
     int n_models;
 } leaving;
 
@@ -78,6 +80,15 @@ static void find_build(leaving *l) {
         l->build[0] = '\0';
 }
 
+static void find_caches(leaving *l) {
+    const char *xdg = getenv("XDG_CACHE_HOME");
+    err e = xdg && *xdg == '/' ? path_join(l->caches[0], xdg, "flashchat")
+                               : path_expand(l->caches[0], "~/.cache/flashchat");
+    if (e.code || !dir_exists(l->caches[0])) l->caches[0][0] = '\0';
+    e = path_join(l->caches[1], l->home, "assets/ember/flashchat/prompt_cache");
+    if (e.code || !dir_exists(l->caches[1])) l->caches[1][0] = '\0';
+}
+
 /* ---- the screen ---- */
 
 static void show_models(leaving *l) {
@@ -117,6 +128,12 @@ static void show(leaving *l) {
         snprintf(line, sizeof line, "%s, %s: settings, conversations, your own model list, logs",
                  dir, size_of_tree(dir, size));
         field("settings", line);
+    }
+    for (int i = 0; i < 2; i++) {
+        if (!l->caches[i][0]) continue;
+        snprintf(line, sizeof line, "%s, %s: remembered beginnings of conversations", l->caches[i],
+                 size_of_tree(l->caches[i], size));
+        field("cache", line);
     }
     if (l->build[0]) {
         snprintf(line, sizeof line, "%s, %s: what was built from the sources", l->build,
@@ -161,6 +178,8 @@ static int leave(leaving *l, bool asks) {
     char dir[PATH_TEXT_MAX];
     snprintf(dir, sizeof dir, "%s", settings_dir(l->p.c));
     err e = remove_tree(dir);
+    for (int i = 0; i < 2 && !e.code; i++)
+        if (l->caches[i][0]) e = remove_tree(l->caches[i]);
     if (!e.code && l->build[0]) e = remove_tree(l->build);
     if (e.code) {
         product_fail("uninstall", e);
@@ -185,6 +204,7 @@ int command_uninstall(int argc, char **argv) {
         rc = 2;
     } else {
         find_build(&l);
+        find_caches(&l);
         status_get(&l.p, &l.s);
         show(&l);
         if (yes || ask_consent("remove")) {

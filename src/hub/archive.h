@@ -15,8 +15,9 @@
  * Every operation can be run again after an interruption: what is done is recognised by its hash.
  * The journal CACHE/models--ORG--NAME/.flashchat-journal says which one was under way.
  *
- * Prompt caches (folders named system_prompt_cache) and unfinished downloads are never archived.
- * Every call to the file system goes through archive_fs, so that tests can cut the power at each.
+ * Prompt caches (folders named prompt_cache or system_prompt_cache) and unfinished downloads are
+ * never archived. Every call to the file system goes through archive_fs, so that tests can cut the
+ * power at each.
  */
 #ifndef HUB_ARCHIVE_H
 #define HUB_ARCHIVE_H

@@ -81,7 +81,7 @@ static bool ends_with(const char *text, const char *end) {
 static bool is_left_out(const char *name) {
     return name[0] == '.' || ends_with(name, ".incomplete") || ends_with(name, ".lock") ||
            strstr(name, ".range-") || ends_with(name, ".partial") || ends_with(name, ".new") ||
-           !strcmp(name, "system_prompt_cache");
+           !strcmp(name, "system_prompt_cache") || !strcmp(name, "prompt_cache");
 }
 
 static err add_entry(const archive_job *j, const char *full, const char *path, archive_list *l,

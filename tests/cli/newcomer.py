@@ -184,8 +184,13 @@ class World:
         os.makedirs(self.home)
         os.makedirs(self.tree)
         os.makedirs(self.top + "/bin")
-        for name in ("src", "apps", "include", "assets", "Makefile"):
+        for name in ("src", "apps", "include", "Makefile"):
             os.symlink(os.path.abspath(name), f"{self.tree}/{name}")
+        os.makedirs(self.tree + "/assets/ember")  # a copy: servers keep prompts beside the model
+        shutil.copytree("assets/models", self.tree + "/assets/models")
+        for name in os.listdir("assets/ember"):
+            if os.path.isfile("assets/ember/" + name):
+                shutil.copy("assets/ember/" + name, self.tree + "/assets/ember")
         shutil.copy("flashchat", self.tree)
         self.tools()
         self.start_hub()
@@ -292,9 +297,9 @@ def menu(w):
     t.say(MENU, "t")
     t.say(MENU, "c")
     t.say(r"x  leave\s+:", "3")
-    t.say(r"go back: ", "1\r")
+    t.say(r"goes back : ", "\r")
     t.say(r"new value: ", "200\r")
-    t.say(r"go back: ", "\r")
+    t.say(r"goes back : ", "q")
     t.say(r"x  leave\s+:", "p")
     t.say(r"x  leave\s+:", "s")
     t.say(r"x  leave\s+:", "x")
@@ -305,6 +310,20 @@ def menu(w):
     report("the menu ends well", t.close() == 0)
     check("03-menu-server-settings-models", t.raw[begin:], w)
     w.screen("04-server-off", ["serve", "--stop"])
+
+
+def arrows(w):
+    """Down, Enter: the second setting; a choice by its number; undo; nothing is saved."""
+    t = w.run("config")
+    t.say(r"x  leave\s+:", "3")
+    for _ in range(2):
+        t.say(r"goes back : ", "\x1b[B")
+    t.say(r"goes back : ", "\r")
+    t.say(r"Thinking  \(REASONING\).*new value: ", "2\r")
+    t.say(r"REASONING is now .on..*goes back : ", "q")
+    t.say(r"x  leave\s+:", "u")
+    t.say(r"again.*x  leave\s+:", "x")
+    report("the wizard by arrow keys", t.close() == 0, t.raw)
 
 
 def files(w):
@@ -354,6 +373,7 @@ def main():
     try:
         first_start(w)
         menu(w)
+        arrows(w)
         files(w)
         leave(w)
     finally:

@@ -322,6 +322,7 @@ static void put_model(crash_fs *f) {
     put_file(f, path, "packed trunk");
     crash_fs_put(f, LOCAL SNAP "/flashchat/system_prompt_cache/1.bin", ARCHIVE_FILE,
                  "a private prompt");
+    crash_fs_put(f, LOCAL SNAP "/flashchat/q4/prompt_cache/2.bin", ARCHIVE_FILE, "another one");
     crash_fs_put(f, "/a/.keep", ARCHIVE_FILE, "");
 }
 
@@ -378,7 +379,7 @@ static void assert_result(crash_fs *f, operation op, unsigned parts) {
     assert_null(crash_fs_get(f, LOCAL "/" ARCHIVE_JOURNAL, &n));
     for (int i = 0; i < f->n_entries; i++)
         if (f->entries[i].now >= 0 && strstr(f->entries[i].path, "/a/"))
-            assert_null(strstr(f->entries[i].path, "system_prompt_cache"));
+            assert_null(strstr(f->entries[i].path, "prompt_cache"));
     bool whole = op == OP_DELETE && parts == ARCHIVE_ALL;
     const char *prompt = crash_fs_get(f, LOCAL SNAP "/flashchat/system_prompt_cache/1.bin", &n);
     assert_int_equal(prompt != NULL, !whole); /* only a deleted model takes it along */
