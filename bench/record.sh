@@ -17,4 +17,5 @@ export BENCH_COMMIT
 for part in bench fullbench decode prefill; do
     "$program" benchmark "$part" ${model:+--model "$model"} --csv "$file" || exit 1
 done
+"$program" benchmark io ${model:+--model "$model"} || echo "the drive's bandwidth could not be measured"
 echo "appended to $file"
