@@ -113,4 +113,52 @@ await test('ai sdk: text, stream, tools', async () => {
   await generateText({ model: ai, prompt: 'scripted weather in Oslo', tools: { get_weather }, stopWhen: stepCountIs(2), maxOutputTokens: 200 });
   assert.deepEqual(asked, { city: 'Oslo' });
 });
+await test('openai: embeddings are a 404 that says why', async () => {
+  await assert.rejects(openai.embeddings.create({ model, input: 'a' }), (e) => e instanceof OpenAI.NotFoundError && /embeddings/.test(e.message));
+});
+await test('openai: a streamed call has its index and its arguments in pieces', async () => {
+  const calls = []; let why;
+  for await (const c of await openai.chat.completions.create({ model, messages: [{ role: 'user', content: 'scripted weather in Oslo' }], tools, stream: true })) {
+    why = c.choices[0]?.finish_reason ?? why;
+    for (const t of c.choices[0]?.delta?.tool_calls ?? []) {
+      calls[t.index] ??= { name: '', text: '' };
+      calls[t.index].name += t.function.name ?? ''; calls[t.index].text += t.function.arguments ?? '';
+    }
+  }
+  assert.equal(why, 'tool_calls'); assert.equal(calls.length, 1); assert.equal(calls[0].name, 'get_weather');
+  assert.deepEqual(JSON.parse(calls[0].text), { city: 'Oslo' });
+});
+await test('openai: responses with a schema', async () => {
+  const schema = { type: 'object', properties: { city: { type: 'string', maxLength: 20 } }, required: ['city'], additionalProperties: false };
+  const r = await openai.responses.create({ model, input: 'What is the capital of France?', text: { format: { type: 'json_schema', name: 'city', schema, strict: true } } });
+  assert.equal(typeof JSON.parse(r.output_text).city, 'string');
+});
+await test('anthropic: count_tokens with tools and a system prompt is what a message then has', async () => {
+  const ask = { model, system: 'You know capitals.', tools: [{ name: 'get_weather', input_schema: parameters }], messages: capital };
+  const counted = (await anthropic.messages.countTokens(ask)).input_tokens;
+  const { usage } = await anthropic.messages.create({ ...ask, max_tokens: 5 });
+  assert.equal(usage.input_tokens + usage.cache_read_input_tokens, counted);
+});
+// All SDKs at once, every third stream left in its middle: the others get whole answers, nothing keeps running.
+await test('all at once, with clients that leave', async () => {
+  const metric = async (name) => +(await (await fetch(url + '/metrics')).text()).match(new RegExp(`^flashchat:${name} (.*)$`, 'm'))[1];
+  const gone = await metric('clients_gone_total');
+  const leave = async () => {
+    const s = await openai.chat.completions.create({ model, messages: [{ role: 'user', content: 'Tell me a long story.' }], temperature: 1, stream: true });
+    for await (const c of s) if (c.choices[0]?.delta?.content || c.choices[0]?.delta?.reasoning_content) break; // the SDK closes the connection
+  };
+  const jobs = [
+    async () => assert.match((await openai.chat.completions.create({ model, messages: capital })).choices[0].message.content, /Paris/),
+    leave,
+    async () => assert.match((await anthropic.messages.create({ model, max_tokens: 100, messages: capital })).content[0].text, /Paris/),
+    async () => assert.match((await openai.responses.create({ model, input: 'What is the capital of France?' })).output_text, /Paris/),
+    leave,
+    async () => assert.match((await generateText({ model: ai, prompt: 'What is the capital of France?' })).text, /Paris/),
+  ];
+  await Promise.all(Array.from({ length: 30 }, (_, i) => jobs[i % jobs.length]()));
+  assert.equal((await fetch(url + '/health')).status, 200);
+  for (let i = 0; i < 600 && await metric('requests_processing') + await metric('requests_deferred') > 0; i++) await new Promise((r) => setTimeout(r, 100));
+  assert.equal(await metric('requests_processing'), 0);
+  console.log(`  ${await metric('clients_gone_total') - gone} of 10 left before their answer was complete`);
+});
 process.exit(failed);
