@@ -100,13 +100,13 @@ static const arg_def defs[] = {
 /* ---- options ------------------------------------------------------------ */
 
 /* A small file as text (owned); NULL after a message. */
-static char *read_file(const char *program, const char *path) {
+static char *read_file(const char *program, const char *option, const char *path) {
     FILE *f = fopen(path, "re");
     char *text = f ? calloc(1, FILE_TEXT_MAX + 1) : NULL;
     size_t n = text ? fread(text, 1, FILE_TEXT_MAX, f) : 0;
     bool ok = text && !ferror(f) && n > 0;
     if (!ok)
-        fprintf(stderr, "%s: %s: %s\n", program, path,
+        fprintf(stderr, "%s: %s %s: %s\n", program, option, path,
                 f && text && !n ? "is empty" : strerror(errno));
     if (f) fclose(f);
     if (ok) return text;
@@ -136,7 +136,7 @@ static void texts_free(texts *t) {
 static int read_key(const char *program, const serve_args *a, texts *t) {
     const char *env = getenv("FLASHCHAT_API_KEY");
     if (a->api_key_file) {
-        t->key = read_file(program, a->api_key_file);
+        t->key = read_file(program, "--api-key-file", a->api_key_file);
         if (!t->key) return EXIT_FAILED;
         t->key[strcspn(t->key, "\r\n")] = '\0';
     } else if (a->api_key || (env && *env)) {
@@ -152,8 +152,10 @@ static int read_texts(const char *program, const serve_args *a, texts *t) {
         return args_wrong(program, "--tls-cert and --tls-key belong together");
     int code = read_key(program, a, t);
     if (code) return code;
-    if (a->tls_cert && !(t->cert = read_file(program, a->tls_cert))) return EXIT_FAILED;
-    if (a->tls_key && !(t->tls_key = read_file(program, a->tls_key))) return EXIT_FAILED;
+    if (a->tls_cert && !(t->cert = read_file(program, "--tls-cert", a->tls_cert)))
+        return EXIT_FAILED;
+    if (a->tls_key && !(t->tls_key = read_file(program, "--tls-key", a->tls_key)))
+        return EXIT_FAILED;
     t->aliases = a->alias ? strdup(a->alias) : NULL;
     char *save = NULL, *name = t->aliases ? strtok_r(t->aliases, ",", &save) : NULL;
     for (int i = 0; name && i < ALIASES_MAX; i++, name = strtok_r(NULL, ",", &save))

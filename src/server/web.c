@@ -274,7 +274,15 @@ static err listen_on(web_server *h, int *fd) {
     if (s < 0 && why == EADDRINUSE)
         return err_make(ERR_BUSY, "port %d of %s is in use; choose another with --port", h->o.port,
                         h->o.host);
-    if (s < 0) return err_system(why, "%s port %d", h->o.host, h->o.port);
+    if (s < 0 && why == EADDRNOTAVAIL)
+        return err_make(ERR_ARG,
+                        "%s is no address of this machine; --host 127.0.0.1 is for this machine "
+                        "only, --host 0.0.0.0 listens on all its addresses",
+                        h->o.host);
+    if (s < 0 && why == EACCES && h->o.port < 1024)
+        return err_make(ERR_IO, "port %d is the system's; choose one from 1024 with --port",
+                        h->o.port);
+    if (s < 0) return err_system(why, "cannot listen on %s port %d", h->o.host, h->o.port);
     struct sockaddr_storage bound;
     socklen_t length = sizeof bound;
     if (getsockname(s, (struct sockaddr *)&bound, &length) == 0)

@@ -11,7 +11,7 @@
 . "$(dirname "$0")/../server/lib.sh"
 folder=${FM_CLIENTS:-$BUILD/clients}
 case $folder in /*) ;; *) folder=$PWD/$folder ;; esac
-seconds=${FM_CLIENTS_SECONDS:-210} # for installing all of them, and for each run of one
+seconds=${FM_CLIENTS_SECONDS:-180} # for installing all of them, and for each run of one
 [ -z "${FM_TEST_FAST:-}" ] || { echo "SKIP agents: real agents take minutes"; exit 0; }
 command -v npm >/dev/null || { echo "SKIP agents: no npm"; exit 0; }
 [ -x "$BUILD/flashchat-test" ] || { echo "SKIP agents: $BUILD/flashchat-test is not built"; exit 0; }
@@ -54,6 +54,7 @@ while read -r name package script; do
 done < <(agents)
 [ ${#pids[@]} = 0 ] || wait "${pids[@]}"
 echo "  installing: $(($(date +%s) - begin)) s"
+begin=$(date +%s)
 
 finish_agents() {
     [ -z "${agent_pid:-}" ] || kill -TERM "$agent_pid" 2>/dev/null
@@ -70,7 +71,7 @@ while read -r name package _; do
         continue
     fi
     # Tests get 900 s each (tests/run.sh); an agent that cannot have its time is not begun.
-    if [ $(($(date +%s) - begin)) -gt "${FM_CLIENTS_BEGIN:-420}" ]; then
+    if [ $(($(date +%s) - begin)) -gt "${FM_CLIENTS_BEGIN:-260}" ]; then
         echo "SKIP agents: $name: the ones before it took so long on this machine"
         continue
     fi
