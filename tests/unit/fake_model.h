@@ -161,15 +161,16 @@ static char *fake_answer(const fake_session *s, size_t start) {
     char *end = strstr(line, "<|im_end|>");
     if (end) *end = '\0';
     const char *said = newline ? newline + 1 : line;
-    char *out = malloc(strlen(said) + 2000000);
+    size_t many = strncmp(said, "long:", 5) ? 0 : strtoul(said + 5, NULL, 10);
+    if (many > 1000000) many = 1000000;
+    char *out = malloc(strlen(said) + many + 64);
     if (strncmp(line, "tool", 4) == 0) {
         sprintf(out, "Result: %s", said);
     } else if (strncmp(said, "say:", 4) == 0) {
         strcpy(out, said + 4);
     } else if (strncmp(said, "long:", 5) == 0) {
-        size_t k = strtoul(said + 5, NULL, 10);
-        memset(out, 'x', k < 1000000 ? k : 1000000);
-        out[k < 1000000 ? k : 1000000] = '\0';
+        memset(out, 'x', many);
+        out[many] = '\0';
     } else {
         sprintf(out, "You said: %s", said);
     }
