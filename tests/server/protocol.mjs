@@ -94,7 +94,7 @@ await test('max_tokens: cut, and clamped to the room', async () => {
   const a = await post('/v1/chat/completions', user('long:50', { max_completion_tokens: 7 }));
   same([a.choices[0].message.content, a.choices[0].finish_reason, a.usage.completion_tokens], ['xxxxxxx', 'length', 7]);
   const b = await post('/v1/messages', user('long:100000', { max_tokens: 1e6 }));
-  same([b.stop_reason, b.usage.input_tokens + b.usage.cache_read_input_tokens + b.usage.output_tokens], ['max_tokens', 2048]);
+  same([b.stop_reason, b.usage.input_tokens + b.usage.cache_read_input_tokens + b.usage.output_tokens], ['max_tokens', 1024]);
   const c = await post('/v1/responses', { input: 'long:100000' });
   same([c.status, c.incomplete_details], ['incomplete', { reason: 'max_output_tokens' }]);
 });
@@ -102,7 +102,7 @@ await test('a prompt that does not fit: 400 with the numbers', async () => {
   for (const [path, body] of [['/v1/chat/completions', user('a'.repeat(3000))], ['/v1/messages', user('a'.repeat(3000), { max_tokens: 5 })],
     ['/v1/responses', { input: 'a'.repeat(3000) }], ['/v1/completions', { prompt: 'a'.repeat(3000) }]]) {
     const a = await post(path, body, 400);
-    if (!/\b30\d\d tokens.*\b2048 tokens/.test(a.error.message)) return a.error.message;
+    if (!/\b30\d\d tokens.*\b1024 tokens/.test(a.error.message)) return a.error.message;
     if (path !== '/v1/messages' && a.error.code !== 'context_length_exceeded') return JSON.stringify(a);
   }
 });
@@ -189,7 +189,7 @@ await test('every documented field of each API is refused by name when its type 
 });
 await test('models for every client', async () => {
   const a = await (await fetch(url + '/v1/models')).json();
-  same([a.object, a.data[0].id, a.models[0].slug, a.models[0].context_window], ['list', 'fake', 'fake', 2048]);
+  same([a.object, a.data[0].id, a.models[0].slug, a.models[0].context_window], ['list', 'fake', 'fake', 1024]);
   for (const key of ['display_name', 'shell_type', 'visibility', 'base_instructions', 'truncation_policy', 'supported_in_api']) if (!a.models[0][key]) return key;
 });
 await test('metrics are complete', async () => {

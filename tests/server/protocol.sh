@@ -7,7 +7,7 @@ command -v node >/dev/null || { echo "SKIP protocol: no node"; exit 0; }
 is() { [ "$1" = "$2" ] || { echo "$1, not $2"; return 1; }; }
 has() { grep -qiE -- "$1" <<<"$2" || { echo "no $1 in: $2"; return 1; }; }
 hasnt() { ! has "$1" "$2" >/dev/null || { echo "$1 in: $2"; return 1; }; }
-start_fake --context 2048
+start_fake --context 1024
 node tests/server/protocol.mjs "$U"
 ok "ends cleanly" stop_server
 
