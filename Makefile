@@ -132,10 +132,12 @@ $(BUILD)/obj/%.o: %.c Makefile $(BUILD)/flags
 # CUDA_ARCHS and code that a newer driver translates. One image, put into the library by src/gpu/cuda/cuda_image.c.
 # -fmad=false: multiply-adds are fused where the source says so, as on the processor.
 NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
-CUDA ?= no
+# CUDA: yes, no, or auto: in `make portable` and `make bench-gpu`, because it takes minutes.
+CUDA ?= auto
+CUDA_WANTED := $(if $(filter auto,$(CUDA)),$(filter portable bench-gpu,$(MAKECMDGOALS)),$(filter-out no,$(CUDA)))
 CUDA_ARCHS ?= 75 80 86 89 90 120
 KERNEL_SRC := $(wildcard src/gpu/kernels/*)
-CUDA_IMAGE := $(if $(filter-out no,$(CUDA)),$(if $(NVCC),$(BUILD)/gpu/kernels.fatbin))
+CUDA_IMAGE := $(if $(CUDA_WANTED),$(if $(NVCC),$(BUILD)/gpu/kernels.fatbin))
 CUDA_TARGETS = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
 	-gencode arch=compute_80,code=compute_80
 $(BUILD)/gpu/kernels.fatbin: $(KERNEL_SRC) $(BUILD)/gpu/image-flags
@@ -251,11 +253,11 @@ $(BUILD)/golden/.unpacked: $(wildcard tests/golden/*.tar.xz)
 	@touch $@
 
 # A folder that runs on a machine without development packages: programs, the shared libraries that they need beside
-# them ($ORIGIN), kernels for NVIDIA cards inside when made with CUDA=yes. Models are not in it.
+# them ($ORIGIN), kernels for NVIDIA cards inside where nvcc is there. Models are not in it.
 PORTABLE := $(BUILD)/portable
 portable_link = @$(CC) $(LDFLAGS_ALL) -s -Wl,-rpath,'$$ORIGIN/lib',--disable-new-dtags $(1) $(BUILD)/libflashmoe.a \
 	-o $(PORTABLE)/$(2) $(LIBS)
-portable: $(BUILD)/libflashmoe.a $(PROGRAMS) $(TOOLS)   ## a folder for machines without packages (CUDA=yes: with kernels)
+portable: $(BUILD)/libflashmoe.a $(PROGRAMS) $(TOOLS)   ## a folder for machines without packages (with kernels where nvcc is)
 	@rm -rf $(PORTABLE) && mkdir -p $(PORTABLE)/lib
 	$(call portable_link,$(APP_SRC:%.c=$(BUILD)/obj/%.o) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o),flashchat)
 	$(call portable_link,$(INFER_SRC:%.c=$(BUILD)/obj/%.o) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o),infer)
@@ -264,7 +266,7 @@ portable: $(BUILD)/libflashmoe.a $(PROGRAMS) $(TOOLS)   ## a folder for machines
 	$(call portable_link,$(GPUCHECK_SRC:%.c=$(BUILD)/obj/%.o),gpu-check)
 	@bench/portable_libs.sh $(PORTABLE)
 	@du -sh $(PORTABLE)
-bench-gpu: portable   ## goldens, kernels and speeds on this machine's NVIDIA card (CUDA=yes)
+bench-gpu: portable   ## goldens, kernels and speeds on this machine's NVIDIA card
 	@PROGRAMS=$(PORTABLE) bench/gpu.sh
 .PHONY: portable bench-gpu
 

@@ -65,6 +65,10 @@ void gpu_close(gpu_device *d) {
 err gpu_info_get(gpu_device *d, gpu_info *out) { return d->backend->info(d, out); }
 err gpu_finish(gpu_device *d) { return d->backend->finish(d); }
 
+void gpu_plain(gpu_device *d, bool plain) {
+    if (d->backend->plain) d->backend->plain(d, plain);
+}
+
 /* ---- memory ---- */
 
 err gpu_alloc(gpu_device *d, gpu_memory kind, size_t bytes, gpu_buffer *out) {
@@ -82,6 +86,14 @@ err gpu_wrap(gpu_device *d, void *host, size_t bytes, gpu_buffer *out) {
 void gpu_free(gpu_device *d, gpu_buffer *b) {
     if (b->addr) d->backend->free(d, b);
     memset(b, 0, sizeof *b);
+}
+
+err gpu_pin(gpu_device *d, void *memory, size_t bytes) {
+    return d->backend->pin ? d->backend->pin(d, memory, bytes) : err_none();
+}
+
+void gpu_unpin(gpu_device *d, void *memory) {
+    if (d->backend->unpin) d->backend->unpin(d, memory);
 }
 
 /* ---- queues ---- */

@@ -90,6 +90,12 @@ err gpu_wrap(gpu_device *d, void *host, size_t bytes, gpu_buffer *out) MUST_USE;
 /* The device must not be using it. Fine on a zeroed one. */
 void gpu_free(gpu_device *d, gpu_buffer *b);
 
+/* Memory of the caller that the card copies from at full speed until gpu_unpin; it must stay mapped
+ * until then. All of its pages become resident. ERR_NOMEM, ERR_IO when the driver refuses: copies
+ * from it are then slow, nothing else. */
+err gpu_pin(gpu_device *d, void *memory, size_t bytes) MUST_USE;
+void gpu_unpin(gpu_device *d, void *memory);
+
 /* ---- queues ---- */
 
 err gpu_queue_open(gpu_device *d, gpu_queue **out) MUST_USE;
@@ -120,6 +126,9 @@ void gpu_matvec_lay_out(args_matvec *a);
 /* Bytes of one head of the attention cache; of the partial results of attention. */
 size_t gpu_kv_head_bytes(int kv_type, int dim);
 size_t gpu_attn_part_bytes(int n, int n_q, int dim, int n_splits);
+/* True: only the portable bodies, where the backend has faster kernels of its own for the same
+ * work. For checks. */
+void gpu_plain(gpu_device *d, bool plain);
 
 /* ---- order ---- */
 

@@ -12,9 +12,12 @@ typedef struct gpu_backend {
     void (*close)(gpu_device *d);
     err (*info)(gpu_device *d, gpu_info *out);
     err (*finish)(gpu_device *d);
+    void (*plain)(gpu_device *d, bool plain); /* NULL: has portable bodies only */
     err (*alloc)(gpu_device *d, gpu_memory kind, size_t bytes, gpu_buffer *out);
     err (*wrap)(gpu_device *d, void *host, size_t bytes, gpu_buffer *out); /* NULL: cannot */
     void (*free)(gpu_device *d, gpu_buffer *b);
+    err (*pin)(gpu_device *d, void *memory, size_t bytes); /* NULL: needs no pinning */
+    void (*unpin)(gpu_device *d, void *memory);
     err (*queue_open)(gpu_device *d, gpu_queue **out);
     void (*queue_close)(gpu_queue *q);
     err (*queue_wait)(gpu_queue *q);

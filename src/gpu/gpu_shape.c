@@ -65,12 +65,17 @@ static gpu_shape sequence_shape(gpu_kernel k, const void *args) {
     }
 }
 
+/* Probabilities, the chosen, the k best of every 32 with their indices, room for sums. */
+static int router_floats(const args_router *a) {
+    return a->n_experts + a->k + 2 * over(a->n_experts, SIMD_THREADS) * a->k + 40;
+}
+
 static gpu_shape experts_shape(gpu_kernel k, const void *args) {
     switch (k) {
     case GPU_router: {
         const args_router *a = args;
         assert(a->n_experts <= ROUTER_EXPERTS_MAX && a->k <= ROUTER_K_MAX);
-        return shape(a->n, 1, 1, a->n_experts + a->k + 2);
+        return shape(a->n, 1, 1, router_floats(a));
     }
     case GPU_plan: {
         const args_plan *a = args;

@@ -39,8 +39,7 @@ static err attention_in(gpu_ops *o, const batch *b, const attn_weights *w) {
         a.y_stride[i] = m[i]->rows;
         a.bias[i] = gpu_at(o, bias[i]);
     }
-    gpu_matvec_lay_out(&a);
-    return gpu_do(o, GPU_matvec, &a);
+    return gpu_multiply(o, &a);
 }
 
 static err heads_in(gpu_ops *o, const batch *b, int layer, const attn_weights *w) {
@@ -108,8 +107,7 @@ static err project_out(gpu_ops *o, const batch *b, const qmat *w, const float *b
                      .n = b->rows,
                      .x_stride = w->cols,
                      .n_mats = 1};
-    gpu_matvec_lay_out(&a);
-    return gpu_do(o, GPU_matvec, &a);
+    return gpu_multiply(o, &a);
 }
 
 err gpu_attention(ops *face, const batch *b, int layer) {
@@ -134,8 +132,7 @@ static err delta_project(gpu_ops *o, const batch *b, const delta_weights *w) {
         a.y[i] = y[i];
         a.y_stride[i] = m[i]->rows;
     }
-    gpu_matvec_lay_out(&a);
-    return gpu_do(o, GPU_matvec, &a);
+    return gpu_multiply(o, &a);
 }
 
 static err delta_prepare(gpu_ops *o, const batch *b, const delta_weights *w, gpu_addr rows) {
@@ -223,8 +220,7 @@ err gpu_mlp(ops *face, const batch *b, int layer) {
                       .n = b->rows,
                       .x_stride = o->c->hidden,
                       .n_mats = 2};
-    gpu_matvec_lay_out(&in);
-    TRY(gpu_do(o, GPU_matvec, &in));
+    TRY(gpu_multiply(o, &in));
     args_swiglu act = {
         .gate = o->gate_mid, .up = o->up_mid, .y = o->gate_mid, .n = b->rows * w->gate.rows};
     TRY(gpu_do(o, GPU_swiglu, &act));

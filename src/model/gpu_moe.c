@@ -40,8 +40,7 @@ static err project(const gpu_moe_job *j) {
         }
         a.n_mats = 4;
     }
-    gpu_matvec_lay_out(&a);
-    return gpu_do(o, GPU_matvec, &a);
+    return gpu_multiply(o, &a);
 }
 
 static err route(const gpu_moe_job *j) {
@@ -73,12 +72,13 @@ static err run_shared(const gpu_moe_job *j) {
                         .n = j->b->rows,
                         .x_stride = s->down.cols,
                         .n_mats = 1};
-    gpu_matvec_lay_out(&down);
-    return gpu_do(o, GPU_matvec, &down);
+    return gpu_multiply(o, &down);
 }
 
 err gpu_moe_experts(const gpu_moe_job *j, const expert_layout *l, args_experts plan) {
     gpu_ops *o = j->o;
+    plan.n_pairs = j->b->rows * o->o.experts_per_token;
+    plan.n_rows = j->b->rows;
     args_experts in = plan, out = plan;
     in.x = o->h;
     in.y = o->mid;

@@ -24,6 +24,11 @@ err gpu_do(gpu_ops *o, gpu_kernel k, const void *args) {
     return gpu_run(o->compute, k, args);
 }
 
+err gpu_multiply(gpu_ops *o, args_matvec *a) {
+    gpu_matvec_lay_out(a);
+    return gpu_do(o, GPU_matvec, a);
+}
+
 gpu_addr gpu_cut(gpu_cutter *c, size_t bytes) {
     size_t at = round_up(c->used, CUT_ALIGN);
     c->used = at + bytes;
@@ -140,8 +145,7 @@ static err launch_head(gpu_ops *o, const batch *b) {
                      .n = n,
                      .x_stride = o->c->hidden,
                      .n_mats = 1};
-    gpu_matvec_lay_out(&a);
-    return gpu_do(o, GPU_matvec, &a);
+    return gpu_multiply(o, &a);
 }
 
 static err end_record(gpu_ops *o, err so_far) {

@@ -90,6 +90,7 @@ struct gpu_ops {
     gpu_queue *compute, *upload;
     gpu_event *ids_ready, *uploaded;
     expert_store *store; /* borrowed */
+    void *pinned_store;  /* its slots, when they are pinned */
     routing_hook hook;
     void *hook_ctx;
     gpu_ops_stats stats;
@@ -164,6 +165,8 @@ static inline gpu_addr gpu_at(const gpu_ops *o, const void *p) {
 /* gpu_ops.c */
 err gpu_do(gpu_ops *o, gpu_kernel k, const void *args) MUST_USE;
 gpu_addr gpu_cut(gpu_cutter *c, size_t bytes);
+/* matvec with its layout filled in. */
+err gpu_multiply(gpu_ops *o, args_matvec *a) MUST_USE;
 
 /* gpu_layers.c */
 gpu_mat gpu_mat_of(const gpu_ops *o, const qmat *m);

@@ -103,6 +103,8 @@ err gpu_tier_open(gpu_ops *o, size_t bytes) {
 void gpu_tier_close(gpu_ops *o) {
     gpu_tier *t = &o->tier;
     if (o->device) {
+        if (o->pinned_store) gpu_unpin(o->device, o->pinned_store);
+        o->pinned_store = NULL;
         gpu_free(o->device, &t->memory);
         gpu_free(o->device, &t->by_slot);
         gpu_free(o->device, &t->by_key);
@@ -133,12 +135,23 @@ int gpu_tier_claim(gpu_tier *t, int key) {
     return slot;
 }
 
+/* Parts that lie as far from each other in the store as in the slot are one copy: a record is read
+ * into the store in the order of its parts, so mostly all nine. */
 err gpu_tier_upload(gpu_ops *o, int key, int slot, const expert_view *view) {
     gpu_tier *t = &o->tier;
     const expert_layout *l = &t->layouts[key / t->n_experts];
     gpu_addr base = t->memory.addr + (gpu_addr)slot * t->slot_bytes;
-    for (int i = 0; i < EXPERT_PARTS_MAX; i++)
-        TRY(gpu_copy_in(o->upload, base + l->at[i], view->part[i], l->bytes[i]));
+    for (int i = 0, end; i < EXPERT_PARTS_MAX; i = end) {
+        size_t last = l->at[i] + l->bytes[i];
+        for (end = i + 1; end < EXPERT_PARTS_MAX; end++) {
+            size_t apart = l->at[end] - l->at[i];
+            if (view->part[end] < view->part[i] ||
+                (size_t)(view->part[end] - view->part[i]) != apart)
+                break;
+            last = l->at[end] + l->bytes[end];
+        }
+        TRY(gpu_copy_in(o->upload, base + l->at[i], view->part[i], last - l->at[i]));
+    }
     o->stats.uploads++;
     o->stats.upload_bytes += l->total;
     return err_none();
@@ -180,10 +193,20 @@ static err tell_addresses(gpu_ops *o) {
     return e;
 }
 
+/* The store's slots as the source of fast copies; without it copies are slow, nothing else. */
+static void pin_store(gpu_ops *o) {
+    size_t bytes, slot_bytes;
+    uint8_t *memory;
+    expert_store_memory(o->store, &memory, &bytes, &slot_bytes);
+    err e = gpu_pin(o->device, memory, bytes);
+    if (!e.code) o->pinned_store = memory;
+}
+
 err gpu_ops_attach(gpu_ops *o, expert_store *store, weights_progress progress, void *ctx) {
     gpu_tier *t = &o->tier;
     o->store = store;
     if (o->unified) return gpu_unified_attach(o);
+    pin_store(o);
     if (!t->n_layers || t->n_slots < t->n_keys) return err_none();
     int room = expert_store_slots(store);
     room = room < EXPERTS_A_GROUP ? room : EXPERTS_A_GROUP;

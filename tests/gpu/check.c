@@ -229,6 +229,13 @@ int main(int argc, char **argv) {
     check_delta(&l);
     check_experts(&l);
     check_sample(&l);
+    if (strcmp(backend, "host")) {
+        printf("the portable bodies of matrices:\n");
+        gpu_plain(l.device, true);
+        check_matrices(&l);
+        check_experts(&l);
+        gpu_plain(l.device, false);
+    }
     if (timing) time_kernels(&l);
     printf("%d passed, %d failed\n", l.passed, l.failed);
     gpu_queue_close(l.queue);

@@ -63,6 +63,7 @@ lab_mat lab_matrix(lab *l, qformat f, int rows, int cols);
 void lab_matrix_bytes(lab *l, qformat f, int rows, int cols, qmat *out);
 
 void check_dense(lab *l);
+void check_matrices(lab *l); /* the part of check_dense with a faster twin on cards */
 void check_attention(lab *l);
 void check_delta(lab *l);
 void check_experts(lab *l);

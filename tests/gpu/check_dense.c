@@ -116,6 +116,29 @@ static void matvec_case(lab *l, qformat f, int rows, int cols, int n) {
     lab_end(l);
 }
 
+/* A vector's result must not depend on how many there are beside it. */
+static void matvec_alone(lab *l, qformat f, int rows, int cols, int n) {
+    lab_mat m = lab_matrix(l, f, rows, cols);
+    size_t bytes = (size_t)(n * rows) * sizeof(float);
+    float *x = lab_floats(l, (size_t)(n * cols), -1, 1);
+    args_matvec a = {.m = {m.gpu}, .n = n, .n_mats = 1, .x_stride = cols, .y_stride = {rows}};
+    a.x = lab_in(l, x, (size_t)(n * cols) * sizeof(float));
+    a.y[0] = lab_out(l, bytes);
+    gpu_matvec_lay_out(&a);
+    lab_run(l, GPU_matvec, &a);
+    float *together = lab_read(l, a.y[0], bytes);
+    a.y[0] = lab_out(l, bytes);
+    args_matvec one = a;
+    one.n = 1;
+    for (int i = 0; i < n; i++) {
+        one.x = a.x + (gpu_addr)(i * cols) * sizeof(float);
+        one.y[0] = a.y[0] + (gpu_addr)(i * rows) * sizeof(float);
+        lab_run(l, GPU_matvec, &one);
+    }
+    lab_same(l, lab_read(l, a.y[0], bytes), together, bytes, "a vector alone and among others");
+    lab_end(l);
+}
+
 /* Three matrices of different formats, bias and residual in place. */
 static void matvec_together(lab *l, int n) {
     enum { COLS = 320, R0 = 50, R1 = 16, R2 = 3 };
@@ -156,7 +179,7 @@ static void matvec_together(lab *l, int n) {
     lab_end(l);
 }
 
-static void check_matvec(lab *l) {
+void check_matrices(lab *l) {
     static const int bits[] = {2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128};
     static const int rows[] = {1, 15, 16, 17, 40}, ns[] = {1, 2, 3, 7, 8, 9, 17};
     lab_begin(l);
@@ -188,6 +211,21 @@ static void check_matvec(lab *l) {
     lab_begin(l);
     for (int n = 1; n <= 9; n += 4) matvec_together(l, n);
     lab_end_group(l, "matvec, several matrices, bias, residual");
+    lab_begin(l);
+    matvec_alone(l, (qformat){QK_AFFINE, 4, 64, false}, 70, 2112, 8);
+    matvec_alone(l, (qformat){QK_AFFINE, 8, 64, true}, 40, 576, 37);
+    matvec_alone(l, (qformat){.kind = QK_BF16}, 33, 1088, 33);
+    lab_end_group(l, "matvec, a vector alone and among others: the same bits");
+    if (strcmp(l->info.backend, "host")) { /* sizes of real models: too slow on the processor */
+        lab_begin(l);
+        matvec_case(l, (qformat){QK_AFFINE, 4, 64, false}, 12300, 2048, 1);
+        matvec_case(l, (qformat){QK_AFFINE, 4, 64, false}, 2048, 4096, 8);
+        matvec_case(l, (qformat){QK_AFFINE, 8, 128, false}, 12300, 4096, 5);
+        matvec_case(l, (qformat){QK_AFFINE, 4, 32, false}, 9000, 2048, 65);
+        matvec_case(l, (qformat){QK_AFFINE, 4, 64, false}, 4100, 8192, 67);
+        matvec_case(l, (qformat){.kind = QK_BF16}, 9000, 1024, 63);
+        lab_end_group(l, "matvec, large");
+    }
 }
 
 /* ---- the rest ---- */
@@ -242,7 +280,7 @@ static void swiglu_case(lab *l, int n) {
 }
 
 void check_dense(lab *l) {
-    check_matvec(l);
+    check_matrices(l);
     lab_begin(l);
     for (int b = 2; b <= 8; b++) {
         if (b != 7) embed_case(l, (qformat){QK_AFFINE, b, 64, b % 2 == 0}, 320);

@@ -183,6 +183,7 @@ static void experts_case(lab *l, const moe_shape *s) {
     a.n_active = lab_in(l, &n_active, 4), a.order = lab_in(l, order, (size_t)pairs * 4);
     a.x = lab_in(l, x, (size_t)(s->n * s->hidden) * F);
     a.y = lab_out(l, (size_t)(pairs * s->inner) * F);
+    a.n_pairs = pairs, a.n_rows = s->n;
     run_twice(l, &d, &a);
     lab_close(l, lab_read(l, a.y, (size_t)(pairs * s->inner) * F), mid, (size_t)(pairs * s->inner),
               4e-6, text);
@@ -248,6 +249,8 @@ void check_experts(lab *l) {
         s.n = lab_int(l, 2, 20), s.k = lab_int(l, 1, 6), s.out = formats[0];
         s.hidden = 64 * lab_int(l, 1, 6) * (s.in.group == 128 ? 2 : 1);
         s.inner = 64 * lab_int(l, 1, 3);
+        experts_case(l, &s);
+        s.n = 41, s.k = 4;
         experts_case(l, &s);
     }
     lab_end_group(l, "experts: in and out, some slots later");

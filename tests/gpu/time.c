@@ -148,7 +148,7 @@ static void time_matvec(bench *b) {
         {12288, 2048, 4, 64, 1},  {2048, 4096, 4, 64, 1},  {248320, 2048, 4, 64, 1},
         {20480, 4096, 4, 64, 1},  {4096, 8192, 4, 64, 1},  {12288, 2048, 4, 64, 2},
         {12288, 2048, 4, 64, 4},  {12288, 2048, 4, 64, 8}, {20480, 4096, 4, 64, 8},
-        {256, 2048, 8, 64, 1},    {12288, 2048, 8, 64, 1}, {12288, 2048, 3, 64, 1},
+        {1281, 2048, 8, 64, 1},   {12288, 2048, 8, 64, 1}, {12288, 2048, 3, 64, 1},
         {12288, 2048, 6, 64, 1},  {12288, 2048, 16, 0, 1}, {12288, 2048, 4, 64, 64},
         {12288, 2048, 4, 64, 512}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -207,7 +207,7 @@ static int make_sets(bench *b, expert_case *c) {
     if (!slots || !active || !order) must(err_make(ERR_NOMEM, "no memory"));
     for (int e = 0; e < c->experts; e++) slots[e].base = b->pool.addr + (size_t)e * c->record;
     for (int s = 0; s < SETS; s++) {
-        int at = 0, n = 0, ids[512];
+        int at = 0, n = 0, ids[4096];
         for (int i = 0; i < pairs; i++) {
             ids[i] = c->n == 1 ? (s * pairs + i) % c->experts
                                : (int)(rng_next(&b->l->random) % (uint64_t)c->experts);
@@ -240,17 +240,19 @@ static err run_experts(bench *b, const void *args, int i) {
     a.x = b->work.addr, a.y = b->spare.addr;
     a.x_stride = c->hidden, a.y_stride = c->inner, a.row_of_pair = c->k;
     a.max_active = pairs < c->experts ? pairs : c->experts;
+    a.n_pairs = pairs, a.n_rows = c->n;
     TRY(gpu_run(b->l->queue, GPU_experts, &a));
     args_experts d = a;
     d.gate = c->part[2], d.up = (gpu_part){0};
-    d.x = a.y, d.y = b->spare.addr + ((size_t)8 << 20);
+    d.x = a.y, d.y = b->spare.addr + ((size_t)64 << 20);
     d.x_stride = c->inner, d.y_stride = c->hidden, d.row_of_pair = 1;
     return gpu_run(b->l->queue, GPU_experts, &d);
 }
 
 static void time_experts(bench *b) {
     static const int shapes[][4] = {{2048, 512, 8, 1},   {2048, 512, 8, 8},  {2048, 512, 10, 1},
-                                    {4096, 1024, 10, 1}, {4096, 1024, 4, 1}, {4096, 1024, 10, 8}};
+                                    {4096, 1024, 10, 1}, {4096, 1024, 4, 1}, {4096, 1024, 10, 8},
+                                    {2048, 512, 8, 512}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         expert_case c = {.hidden = shapes[i][0], .inner = shapes[i][1], .k = shapes[i][2]};
         c.n = shapes[i][3];

@@ -42,5 +42,7 @@ err cuda_api_load(cuda_api *out) {
         memcpy(&out->field, &found, sizeof found);                                                 \
     }
     CUDA_FUNCTIONS(CUDA_FIND)
+    void *newer = dlsym(out->library, "cuLaunchKernelEx");
+    memcpy(&out->launch_ex, &newer, sizeof newer);
     return cuda_result(out, out->init(0), "cuInit", "driver");
 }

@@ -32,11 +32,31 @@ enum {
     CU_ATTR_INTEGRATED = 18,
     CU_ATTR_MAJOR = 75,
     CU_ATTR_MINOR = 76,
+    CU_FUNC_PTX_VERSION = 5, /* of a loaded kernel: 90 for compute_90 */
     CU_FUNC_MAX_DYNAMIC_SHARED = 8,
+    CU_LAUNCH_EARLY = 6, /* CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION */
     CU_HOST_PORTABLE_DEVICEMAP = 3,
+    CU_HOST_REGISTER_PORTABLE = 1,
     CU_STREAM_NON_BLOCKING = 1,
     CU_CAPTURE_RELAXED = 2,
 };
+
+/* CUlaunchAttribute and CUlaunchConfig. */
+typedef struct cu_launch_attribute {
+    int id;
+    char pad[4];
+    union {
+        char bytes[64];
+        int on;
+    } value;
+} cu_launch_attribute;
+
+typedef struct cu_launch_config {
+    unsigned grid[3], block[3], shared_bytes;
+    cu_stream stream;
+    cu_launch_attribute *attributes;
+    unsigned n_attributes;
+} cu_launch_config;
 
 /* X(field, name in the library, arguments) */
 #define CUDA_FUNCTIONS(X)                                                                          \
@@ -78,6 +98,9 @@ enum {
     X(launch, "cuLaunchKernel",                                                                    \
       (cu_function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,          \
        cu_stream, void **, void **))                                                               \
+    X(function_get, "cuFuncGetAttribute", (int *, int, cu_function))                               \
+    X(host_register, "cuMemHostRegister_v2", (void *, size_t, unsigned))                           \
+    X(host_unregister, "cuMemHostUnregister", (void *))                                            \
     X(capture_begin, "cuStreamBeginCapture_v2", (cu_stream, int))                                  \
     X(capture_end, "cuStreamEndCapture", (cu_stream, cu_graph *))                                  \
     X(graph_instantiate, "cuGraphInstantiateWithFlags",                                            \
@@ -89,6 +112,8 @@ enum {
 #define CUDA_FIELD(field, name, arguments) cu_result(*field) arguments;
 typedef struct cuda_api {
     CUDA_FUNCTIONS(CUDA_FIELD)
+    /* cuLaunchKernelEx of drivers since 11.8; NULL on older ones. */
+    cu_result (*launch_ex)(const cu_launch_config *, cu_function, void **, void **);
     void *library; /* dlopen's, never closed: the driver does not like it */
 } cuda_api;
 

@@ -4,23 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gpu/cuda/cuda_api.h"
-#include "gpu/gpu_backend.h"
-
-typedef struct cuda_device {
-    gpu_device base;
-    cuda_api api;
-    cu_device device;
-    cu_context context;
-    cu_module module;
-    cu_function kernel[GPU_KERNEL_COUNT];
-    int index, shared_bytes;
-} cuda_device;
-
-typedef struct cuda_queue {
-    gpu_queue base;
-    cu_stream stream;
-} cuda_queue;
+#include "gpu/cuda/cuda_impl.h"
 
 typedef struct cuda_event {
     gpu_event base;
@@ -34,11 +18,8 @@ typedef struct cuda_graph {
 } cuda_graph;
 
 static cuda_device *device_of(gpu_device *d) { return (cuda_device *)(void *)d; }
-static cu_stream stream_of(gpu_queue *q) { return ((cuda_queue *)(void *)q)->stream; }
+static cu_stream stream_of(gpu_queue *q) { return cuda_stream_of(q); }
 static cu_event event_of(gpu_event *e) { return ((cuda_event *)(void *)e)->event; }
-
-#define CU(d, call, function, what, ...)                                                           \
-    TRY(cuda_result(&(d)->api, (d)->api.call(__VA_ARGS__), function, what))
 
 /* ---- devices ---- */
 
@@ -73,7 +54,7 @@ static err load_kernels(cuda_device *d) {
         CU(d, function_set, "cuFuncSetAttribute", name, d->kernel[i], CU_FUNC_MAX_DYNAMIC_SHARED,
            d->shared_bytes);
     }
-    return err_none();
+    return cuda_fast_load(d);
 }
 
 static err prepare(cuda_device *d, int index) {
@@ -141,6 +122,8 @@ static err cuda_finish(gpu_device *base) {
     return cuda_result(&d->api, d->api.context_synchronize(), "cuCtxSynchronize", "device");
 }
 
+static void cuda_plain(gpu_device *base, bool plain) { device_of(base)->plain = plain; }
+
 /* ---- memory ---- */
 
 static err cuda_alloc(gpu_device *base, gpu_memory kind, size_t bytes, gpu_buffer *out) {
@@ -177,6 +160,21 @@ static void cuda_free(gpu_device *base, gpu_buffer *b) {
     } else {
         d->api.host_free(b->host);
     }
+}
+
+static err cuda_pin(gpu_device *base, void *memory, size_t bytes) {
+    cuda_device *d = device_of(base);
+    TRY(enter(d));
+    cu_result r = d->api.host_register(memory, bytes, CU_HOST_REGISTER_PORTABLE);
+    if (r == CU_OUT_OF_MEMORY)
+        return err_make(ERR_NOMEM, "no %zu bytes that GPU %d can copy from", bytes, d->index);
+    return cuda_result(&d->api, r, "cuMemHostRegister", "memory of the caller");
+}
+
+static void cuda_unpin(gpu_device *base, void *memory) {
+    cuda_device *d = device_of(base);
+    d->api.context_set(d->context);
+    d->api.host_unregister(memory);
 }
 
 /* ---- queues ---- */
@@ -239,14 +237,34 @@ static err cuda_fill(gpu_queue *q, gpu_addr to, uint8_t byte, size_t bytes) {
     return err_none();
 }
 
+err cuda_start(gpu_queue *q, cu_function f, const char *name, gpu_shape shape, int threads,
+               void **list) {
+    cuda_device *d = device_of(q->device);
+    TRY(enter(d));
+    if (!d->early) {
+        CU(d, launch, "cuLaunchKernel", name, f, (unsigned)shape.x, (unsigned)shape.y,
+           (unsigned)shape.z, (unsigned)threads, 1, 1, (unsigned)shape.shared_bytes, stream_of(q),
+           list, NULL);
+        return err_none();
+    }
+    cu_launch_attribute early = {.id = CU_LAUNCH_EARLY, .value = {.on = 1}};
+    cu_launch_config c = {.grid = {(unsigned)shape.x, (unsigned)shape.y, (unsigned)shape.z},
+                          .block = {(unsigned)threads, 1, 1},
+                          .shared_bytes = (unsigned)shape.shared_bytes,
+                          .stream = stream_of(q),
+                          .attributes = &early,
+                          .n_attributes = 1};
+    CU(d, launch_ex, "cuLaunchKernelEx", name, &c, f, list, NULL);
+    return err_none();
+}
+
 static err cuda_launch(gpu_queue *q, gpu_kernel k, gpu_shape shape, const void *args) {
     cuda_device *d = device_of(q->device);
     void *list[] = {(void *)(uintptr_t)args};
-    TRY(enter(d));
-    CU(d, launch, "cuLaunchKernel", gpu_kernel_name(k), d->kernel[k], (unsigned)shape.x,
-       (unsigned)shape.y, (unsigned)shape.z, (unsigned)gpu_kernel_threads(k), 1, 1,
-       (unsigned)shape.shared_bytes, stream_of(q), list, NULL);
-    return err_none();
+    bool done = false;
+    TRY(cuda_fast_launch(q, k, args, &done));
+    if (done) return err_none();
+    return cuda_start(q, d->kernel[k], gpu_kernel_name(k), shape, gpu_kernel_threads(k), list);
 }
 
 /* ---- order ---- */
@@ -354,8 +372,11 @@ const gpu_backend *gpu_backend_cuda(void) {
         .close = cuda_close,
         .info = cuda_info,
         .finish = cuda_finish,
+        .plain = cuda_plain,
         .alloc = cuda_alloc,
         .free = cuda_free,
+        .pin = cuda_pin,
+        .unpin = cuda_unpin,
         .queue_open = cuda_queue_open,
         .queue_close = cuda_queue_close,
         .queue_wait = cuda_queue_wait,

@@ -36,7 +36,7 @@ enum {
     FLAT_THREADS = 256, /* element by element */
     ATTN_THREADS = 256,
     ATTN_HEADS = 8,   /* query heads that one group computes */
-    ATTN_SPLIT = 256, /* positions of one partial softmax, counted from 0 */
+    ATTN_SPLIT = 128, /* positions of one partial softmax, counted from 0 */
     ATTN_DIM_MAX = 256,
     DELTA_THREADS = 128,
     DELTA_COLUMNS = 32, /* columns of the state in one group; 4 threads share a column */
@@ -233,6 +233,8 @@ typedef struct args_experts {
     int x_stride, y_stride;
     int row_of_pair; /* k: x is indexed by pair / k; 1: by pair */
     int max_active;  /* n_active is not more: the launch has so many groups */
+    int n_pairs;     /* of all experts: x has n_pairs / row_of_pair rows */
+    int n_rows;      /* of the step: no expert has more pairs */
 } args_experts;
 
 /* y = silu(gate) * up, n elements. */
