@@ -22,7 +22,6 @@
 
 #include "base/budget.h"
 #include "base/err.h"
-#include "base/pool.h"
 #include "io/io.h"
 
 #define EXPERT_PARTS_MAX 9
@@ -54,7 +53,6 @@ typedef struct expert_store_options {
     size_t cache_bytes; /* arena for slots, at least expert_store_floor(); taken from the budget's
                            cache part */
     budget *budget;     /* borrowed */
-    pool *pool;         /* for checksums, while the caller waits; borrowed, may be NULL */
     int io_threads;     /* 0: a good default */
     io_backend
         backend;  /* IO_AUTO: buffered when all experts fit comfortably, else the faster direct */

@@ -62,7 +62,6 @@ struct expert_store {
     expert_map map; /* its arrays are borrowed */
     arena memory;   /* owned */
     io *io;         /* owned */
-    pool *pool;     /* borrowed; NULL: this thread does all */
     bool direct;
     uint32_t block;
     int n_slots, n_keys;
@@ -83,10 +82,7 @@ struct expert_store {
     prefetch governor;
     int32_t open_guesses[STORE_GUESS_MAX]; /* keys */
     int n_open_guesses;
-    struct {
-        int32_t slot;
-        bool damaged;
-    } arrived[IO_DEPTH_MAX]; /* complete, but not looked at yet: within store_pump only */
+    int32_t arrived[IO_DEPTH_MAX]; /* slots: complete, not checked yet; within store_pump only */
     int n_arrived;
     int fill_at; /* next key to look at when filling; n_keys when nothing is to be filled */
     expert_store_stats stats;

@@ -90,7 +90,7 @@ void store_guess(expert_store *s, slot *x) {
 /* ---- reads ---- */
 
 /* The bytes are not those that were packed. Costs a pass over them: see docs/MEASURED.md,
- * "Checksums". Any thread. */
+ * "Checksums". */
 static bool is_damaged(const expert_store *s, const slot *x) {
     if (!s->map.hashes || x->failure.error) return false;
     size_t bytes = s->map.record_bytes[x->key / s->map.n_experts];
@@ -219,24 +219,15 @@ static void finish(expert_store *s, io_read *read) {
     s->stats.read_bytes += read->error ? 0 : read->need;
     if (read->error && !x->failure.error) x->failure = *read;
     s->reads[s->n_reads++] = read;
-    if (x->reads == 0 && !x->queued) s->arrived[s->n_arrived++].slot = (int32_t)(x - s->slots);
+    if (x->reads == 0 && !x->queued) s->arrived[s->n_arrived++] = (int32_t)(x - s->slots);
 }
 
-static void check_task(void *ctx, int task, int worker) {
-    (void)worker;
-    expert_store *s = ctx;
-    s->arrived[task].damaged = is_damaged(s, &s->slots[s->arrived[task].slot]);
-}
-
-/* Records often arrive together: their checksums are taken by all threads then. */
+/* Separate from finish, so that the disk has its next reads before checksums are taken. */
 static void take_arrived(expert_store *s) {
-    if (s->pool && s->map.hashes && s->n_arrived > 1) {
-        pool_run(s->pool, check_task, s, s->n_arrived);
-    } else {
-        for (int i = 0; i < s->n_arrived; i++) check_task(s, i, 0);
+    for (int i = 0; i < s->n_arrived; i++) {
+        slot *x = &s->slots[s->arrived[i]];
+        loaded(s, x, is_damaged(s, x));
     }
-    for (int i = 0; i < s->n_arrived; i++)
-        loaded(s, &s->slots[s->arrived[i].slot], s->arrived[i].damaged);
     s->n_arrived = 0;
 }
 
@@ -245,6 +236,7 @@ bool store_pump(expert_store *s, bool wait) {
     io_read *read = io_next(s->io, wait);
     if (!read) return false;
     for (; read; read = io_next(s->io, false)) finish(s, read);
+    start_waiting(s);
     take_arrived(s);
     start_waiting(s);
     return true;

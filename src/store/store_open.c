@@ -198,7 +198,6 @@ err expert_store_open(const expert_map *map, const expert_store_options *options
     expert_store *s = calloc(1, sizeof *s);
     if (!s) return err_make(ERR_NOMEM, "no memory for the expert store");
     s->map = *map;
-    s->pool = options->pool;
     s->demand = s->guesses = (slot_queue){-1, -1};
     err e = open_all(s, options);
     if (e.code) {
