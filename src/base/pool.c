@@ -27,7 +27,7 @@
 
 /* How long a thread waits awake before it sleeps: longer than what the caller does alone between
  * two jobs of a layer (normalising, quantising, choosing experts). To wake a sleeping thread costs
- * some 40 us in a virtual machine, several times a layer (docs/MEASURED.md, "CPU decode"). */
+ * some 40 us in a virtual machine, several times a layer (docs/MEASURED.md, "Beside llama.cpp"). */
 #define SPIN_NS   30000
 #define SPIN_LOOK 16 /* pauses between two looks at the clock */
 #define TASK_BITS 20
