@@ -344,15 +344,15 @@ err web_open(const web_options *options, web_server **out) {
     if (options->tls_cert) h->tls_cert = strdup(options->tls_cert);
     if (options->tls_key) h->tls_key = strdup(options->tls_key);
     int fd = -1;
+    *out = h; /* before the first request can be there: its handler may ask for counters */
     err e = listen_on(h, &fd);
     if (!e.code) e = start_threads(h);
     if (e.code && fd >= 0) close(fd);
     if (!e.code) e = start(h, fd);
     if (e.code) {
+        *out = NULL;
         web_close(h);
-        return e;
     }
-    *out = h;
     return e;
 }
 
