@@ -45,6 +45,11 @@ FOUND_FLAGS += -DFM_HAVE_URING
 LIBS += -luring
 endif
 
+# What only the chat's terminal needs: Markdown, line editing.
+TERMINAL_PKG := md4c libedit
+FOUND_FLAGS += $(shell $(PKG_CONFIG) --cflags $(TERMINAL_PKG) 2>/dev/null)
+TERMINAL_LIBS := $(shell $(PKG_CONFIG) --libs $(TERMINAL_PKG) 2>/dev/null)
+
 # -ffp-contract=off: a fused multiply-add only where the source says so, or results differ between machines.
 CFLAGS_ALL := -std=gnu17 $(WARN) $(OPT_$(OPT)) -g -fPIC -ffp-contract=off -fno-math-errno -fno-trapping-math \
 	-fvisibility=hidden $(SYSTEM_DEFINES) -Isrc -Iinclude $(FOUND_FLAGS) \
@@ -160,6 +165,7 @@ define program
 $(BUILD)/$(1): $(2:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
 	$$(call say,LD,$$@)$$(CC) $$(LDFLAGS_ALL) $$^ -o $$@ $$(APP_LIBS)
 endef
+$(BUILD)/flashchat $(BUILD)/flashchat-test: APP_LIBS += $(TERMINAL_LIBS)
 $(if $(APP_SRC),$(eval $(call program,flashchat,$(APP_SRC) $(COMMON_SRC))))
 $(if $(INFER_SRC),$(eval $(call program,infer,$(INFER_SRC) $(COMMON_SRC))))
 $(if $(GOLDEN_SRC),$(eval $(call program,golden-check,$(GOLDEN_SRC) $(COMMON_SRC))))
@@ -229,6 +235,14 @@ $(BUILD)/obj/test-build/%.o: %.c Makefile $(BUILD)/flags
 $(BUILD)/flashchat-test: $(TEST_APP_OBJ) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
 	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ $(APP_LIBS)
 
+# Tests of the program's own parts find them in an archive; only what they use is linked.
+$(BUILD)/flashchat.a: $(filter-out %/main.o,$(APP_SRC:%.c=$(BUILD)/obj/%.o)) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o)
+	@rm -f $@
+	$(call say,AR,$@)$(AR) rcs $@ $^
+$(BUILD)/tests/test_app_%: $(BUILD)/obj/tests/unit/test_app_%.o $(BUILD)/flashchat.a $(BUILD)/libflashmoe.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ -lcmocka $(TERMINAL_LIBS) $(LIBS)
+
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libflashmoe.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ -lcmocka $(LIBS)
@@ -238,7 +252,7 @@ $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/libflashmoe.a
 	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $^ -o $@ $(LIBS)
 
 $(BUILD)/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/libflashmoe.a
-	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer $^ -o $@ $(LIBS)
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer $^ -o $@ $(TERMINAL_LIBS) $(LIBS)
 .SECONDARY: $(UNIT_SRC:%.c=$(BUILD)/obj/%.o) $(FUZZ_SRC:%.c=$(BUILD)/obj/%.o) $(EXAMPLE_SRC:%.c=$(BUILD)/obj/%.o)
 
 # The stamp is younger than every archive it stands for; directories land in $(BUILD)/golden/NAME.
@@ -256,10 +270,10 @@ $(BUILD)/golden/.unpacked: $(wildcard tests/golden/*.tar.xz)
 # them ($ORIGIN), kernels for NVIDIA cards inside where nvcc is there. Models are not in it.
 PORTABLE := $(BUILD)/portable
 portable_link = @$(CC) $(LDFLAGS_ALL) -s -Wl,-rpath,'$$ORIGIN/lib',--disable-new-dtags $(1) $(BUILD)/libflashmoe.a \
-	-o $(PORTABLE)/$(2) $(LIBS)
+	-o $(PORTABLE)/$(2) $(3) $(LIBS)
 portable: $(BUILD)/libflashmoe.a $(PROGRAMS) $(TOOLS)   ## a folder for machines without packages (with kernels where nvcc is)
 	@rm -rf $(PORTABLE) && mkdir -p $(PORTABLE)/lib
-	$(call portable_link,$(APP_SRC:%.c=$(BUILD)/obj/%.o) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o),flashchat)
+	$(call portable_link,$(APP_SRC:%.c=$(BUILD)/obj/%.o) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o),flashchat,$(TERMINAL_LIBS))
 	$(call portable_link,$(INFER_SRC:%.c=$(BUILD)/obj/%.o) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o),infer)
 	$(call portable_link,$(GOLDEN_SRC:%.c=$(BUILD)/obj/%.o) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o),golden-check)
 	$(call portable_link,$(SYNTH_SRC:%.c=$(BUILD)/obj/%.o),synth-model)

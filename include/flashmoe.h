@@ -341,6 +341,20 @@ FM_API bool fm_chat_knows(const fm_chat *c, const char *variable);
 FM_API fm_error fm_chat_parse(const fm_chat *c, const char *format, const char *tools,
                               fm_thinking thinking, const char *reply, char **out);
 
+/* The same while it is being written: what is certain is shown at once, calls and think tags are
+ * not. One thread. */
+typedef struct fm_reply fm_reply;
+typedef void (*fm_reply_show)(void *ctx, bool thought, const char *text, size_t length);
+
+/* c must outlive the reply; tools is borrowed during the call. */
+FM_API fm_error fm_reply_open(const fm_chat *c, const char *tools, fm_thinking thinking,
+                              fm_reply_show show, void *ctx, fm_reply **out);
+/* Whole characters, in any pieces. */
+FM_API fm_error fm_reply_push(fm_reply *r, const char *text, size_t length);
+/* The reply is over: shows what was held back. *message as of fm_chat_parse, for free(). */
+FM_API fm_error fm_reply_end(fm_reply *r, char **message);
+FM_API void fm_reply_close(fm_reply *r);
+
 /* ---- sampling ----------------------------------------------------------- */
 
 /* Order: repetition, presence and frequency penalties over the generated tokens; temperature;

@@ -10,7 +10,8 @@ triple=aarch64-linux-gnu
 sys=$PWD/build/sysroot-aarch64
 packages="libjansson4 libjansson-dev libpcre2-8-0 libpcre2-16-0 libpcre2-32-0 libpcre2-posix3 libpcre2-dev libutf8proc2
     libutf8proc-dev libxxhash0 libxxhash-dev libzstd1 libzstd-dev liburing2 liburing-dev libcmocka0 libcmocka-dev
-    libmicrohttpd12 libmicrohttpd-dev libcurl4 libcurl4-openssl-dev libssl3 libssl-dev"
+    libmicrohttpd12 libmicrohttpd-dev libcurl4 libcurl4-openssl-dev libssl3 libssl-dev
+    libmd4c0 libmd4c-dev libedit2 libedit-dev libbsd0 libtinfo6 libmd0"
 
 skip() {
     echo "SKIP cross-test: $*"

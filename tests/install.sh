@@ -38,7 +38,7 @@ for group in "${@:-test}"; do
         need pkg-config has pkg-config
         for lib in jansson=libjansson-dev libpcre2-8=libpcre2-dev libutf8proc=libutf8proc-dev libxxhash=libxxhash-dev \
             libzstd=libzstd-dev libmicrohttpd=libmicrohttpd-dev libcurl=libcurl4-openssl-dev libcrypto=libssl-dev \
-            liburing=liburing-dev; do
+            md4c=libmd4c-dev libedit=libedit-dev liburing=liburing-dev; do
             need "${lib#*=}" pkg-config --exists "${lib%=*}"
         done
         need libcmocka-dev compiles "stdarg.h stddef.h setjmp.h stdint.h cmocka.h" -lcmocka
@@ -49,6 +49,7 @@ for group in "${@:-test}"; do
         need nodejs has node
         need npm has npm
         need curl has curl
+        need tmux has tmux
         need shellcheck has shellcheck
         need dash has dash
         need clang-format has clang-format

@@ -139,9 +139,13 @@ fm_engine *model_open(const char *program, const model_args *a, int sessions) {
 
 static fm_engine *volatile watched;
 static volatile sig_atomic_t seen;
+static void (*volatile last_words)(void);
+
+void interrupt_last_words(void (*f)(void)) { last_words = f; }
 
 static void on_signal(int signal_number) {
     if (seen) {
+        if (last_words) last_words();
         signal(signal_number, SIG_DFL);
         raise(signal_number);
         return;

@@ -77,6 +77,8 @@ int fail(const char *program, const fm_error *e);
 /* From now on Ctrl-C (and SIGTERM) cancels what the engine computes; when the engine has not
  * answered by the next Ctrl-C, that one ends the program. NULL: back to the system's default. */
 void interrupt_watch(fm_engine *e);
+/* Called in the signal handler before that one does: puts the terminal right. NULL: nothing. */
+void interrupt_last_words(void (*f)(void));
 bool interrupted(void);
 /* Waits until there is something to read on a terminal (standard input) or Ctrl-C: true for the
  * latter. A Ctrl-C just before the call counts. */

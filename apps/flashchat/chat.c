@@ -1,414 +1,229 @@
-/* chat.c: flashchat chat: a conversation, line by line.
- *
- * The whole conversation is rendered again for every turn and given to fm_session_sync, which
- * computes only what is new: it goes on from the last border between messages that still agrees.
- * Ctrl-C stops the answer that is being made; what there is of it stays in the conversation. */
+/* chat.c: flashchat chat: its options, opening the model, the loop over messages. See chat.h. */
+#include "chat.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "../common/model.h"
-#include "base/json.h"
-#include "chat_store.h"
-#include "chatml.h"
-#include "command.h"
+#include "config.h"
 #include "files.h"
-#include "generate.h"
+#include "screen.h"
 
-#define MESSAGES_MAX 10000
+static const chat_args defaults = {.a = ANSWER_DEFAULTS, .save = -1};
 
-typedef struct chat_args {
-    model_args m;
-    sampling_args s;
-    const char *system;
-    const char *id;
-    int tokens, think, save; /* save -1: not said */
-    bool timing, quiet, resume;
-} chat_args;
-
-static const chat_args defaults = {.m = MODEL_DEFAULTS, .s = SAMPLING_DEFAULTS, .save = -1};
+#ifdef FM_TEST_BUILD
+#define SCRIPT_OPTION                                                                              \
+    {                                                                                              \
+        "--scripted-reply", "FILE", "test build: answers given beforehand", ARG_TEXT,              \
+            offsetof(chat_args, script), 0, 0                                                      \
+    }
+#else
+#define SCRIPT_OPTION                                                                              \
+    { NULL, NULL, NULL, ARG_HEADING, 0, 0, 0 }
+#endif
 
 static const arg_def defs[] = {
-    {NULL, NULL, "The answers", ARG_HEADING, 0, 0, 0},
-    {"--tokens", "N", "at most N tokens an answer", ARG_INT, offsetof(chat_args, tokens), 1,
-     1 << 24},
-    {"--system", "TEXT", "instructions for the whole conversation", ARG_TEXT,
-     offsetof(chat_args, system), 0, 0},
-    {"--think", NULL, "let the model think before it answers", ARG_SWITCH,
-     offsetof(chat_args, think), 0, 0},
+    {NULL, NULL, "The conversation", ARG_HEADING, 0, 0, 0},
     {"--resume", NULL, "go on with the newest conversation", ARG_FLAG, offsetof(chat_args, resume),
      0, 0},
     {"--session", "ID", "go on with this one (flashchat sessions lists them)", ARG_TEXT,
      offsetof(chat_args, id), 0, 0},
     {"--save", NULL, "keep the conversation (usual on a terminal)", ARG_SWITCH,
      offsetof(chat_args, save), 0, 0},
-    SAMPLING_ARGS(chat_args),
-    {NULL, NULL, "The model", ARG_HEADING, 0, 0, 0},
-    MODEL_ARGS(chat_args),
-    STREAM_ARGS(chat_args),
-    {NULL, NULL, "What is reported", ARG_HEADING, 0, 0, 0},
-    {"--timing", NULL, "where the time went, after each answer", ARG_FLAG,
-     offsetof(chat_args, timing), 0, 0},
-    {"--quiet", NULL, "no figures after the answers", ARG_FLAG, offsetof(chat_args, quiet), 0, 0},
+    {"--tools", NULL, "let the model ask for commands and files (off)", ARG_SWITCH,
+     offsetof(chat_args, tools), 0, 0},
+    {"--thinking", "HOW", "what is shown of thoughts: dim, fold, hide", ARG_TEXT,
+     offsetof(chat_args, thinking), 0, 0},
+    {"--color", "WHEN", "auto, on, off", ARG_TEXT, offsetof(chat_args, colour), 0, 0},
+    {NULL, NULL, "The answers", ARG_HEADING, 0, 0, 0},
+    ANSWER_ARGS,
+    SCRIPT_OPTION,
 };
 
-/* ---- the conversation --------------------------------------------------- */
+/* ---- the model ---- */
 
-typedef struct conversation {
-    const command *c;
-    const chat_args *a;
-    fm_engine *engine;
-    fm_session *session;
-    chatml_prompt prompt;
-    chat_message *messages; /* owned, and each text is */
-    int n, capacity;
-    /* the answer being made */
-    char *answer; /* owned */
-    size_t length, room;
-    bool terminal, thought_open, no_memory;
-    bool keeps; /* after every answer, under id */
-    char id[CHAT_ID_MAX];
-    int think;
-} conversation;
-
-static bool add(conversation *k, const char *role, const char *bytes, size_t length) {
-    if (k->n == k->capacity) {
-        int wanted = k->capacity ? 2 * k->capacity : 16;
-        chat_message *grown = realloc(k->messages, sizeof *grown * (size_t)wanted);
-        if (!grown) return false;
-        k->messages = grown;
-        k->capacity = wanted;
+static fm_error open_parts(conversation *k, const fm_options *o) {
+    fm_error e = fm_chat_open(o->model_dir, &k->chat);
+    if (e.code == FM_ERR_NOT_FOUND) {
+        size_t n = strlen(e.text);
+        snprintf(e.text + n, sizeof e.text - n,
+                 "; flashchat prompt --raw continues text with such a model");
     }
-    char *copy = malloc(length + 1);
-    if (!copy) return false;
-    memcpy(copy, bytes, length);
-    k->messages[k->n++] = (chat_message){role, copy, length};
-    return true;
-}
-
-static void drop_to(conversation *k, int n) {
-    while (k->n > n) free((char *)k->messages[--k->n].text);
-}
-
-static void keep(conversation *k) {
-    fm_model m;
-    fm_model_get(k->engine, &m);
-    err e = k->keeps ? chat_save(k->id, m.dir, k->messages, k->n, k->session) : err_none();
-    if (!e.code) return;
-    fprintf(stderr, "%s: the conversation is not kept: %s\n", k->c->program, e.text);
-    k->keeps = false;
-}
-
-static bool begin(conversation *k) {
-    chat_new_id(k->id);
-    drop_to(k, 0);
-    fm_session_clear(k->session);
-    return !k->a->system || add(k, "system", k->a->system, strlen(k->a->system));
-}
-
-static void show(void *ctx, bool thought, const char *bytes, size_t length) {
-    conversation *k = ctx;
-    if (thought && !k->thought_open && k->terminal) fputs("\033[2m", stdout);
-    if (!thought && k->thought_open) fputs(k->terminal ? "\033[0m\n" : "\n", stdout);
-    k->thought_open = thought;
-    fwrite(bytes, 1, length, stdout);
-    fflush(stdout);
-    if (thought) return;
-    if (k->length + length > k->room) {
-        size_t wanted = 2 * (k->room + length);
-        char *grown = realloc(k->answer, wanted);
-        if (!grown) {
-            k->no_memory = true;
-            return;
-        }
-        k->answer = grown;
-        k->room = wanted;
-    }
-    memcpy(k->answer + k->length, bytes, length);
-    k->length += length;
-}
-
-/* Answers the last message. On failure the conversation is as before it. */
-static fm_error answer(conversation *k, generation *g, answer_report *r) {
-    fm_model m;
-    fm_model_get(k->engine, &m);
-    fm_stats_reset(k->engine);
-    fm_sampler *sampler = NULL;
-    fm_error e = chatml_render(k->engine, m.dir, k->messages, k->n, k->think == 1, &k->prompt);
-    if (!e.code) e = sampling_open(k->engine, &k->a->s, &sampler);
-    fm_sync sync = {.marks = k->prompt.marks, .n_marks = k->prompt.n_marks};
-    double start = seconds_now();
-    const fm_tokens *t = &k->prompt.tokens;
-    if (!e.code) e = fm_session_sync(k->session, t->ids, t->count, &sync, &r->reused);
-    r->seconds_to_first = seconds_now() - start;
-    r->prompt_tokens = t->count;
-    k->length = 0;
-    if (!e.code) {
-        g->session = k->session;
-        g->sampler = sampler;
-        g->limit = (size_t)k->a->tokens;
-        g->thinking = k->prompt.thinking;
-        e = generate(g);
-        r->seconds_to_first += g->seconds_first;
-    }
-    if (k->thought_open) fputs(k->terminal ? "\033[0m\n" : "\n", stdout);
-    k->thought_open = false;
-    fm_sampler_close(sampler);
+    if (!e.code) e = fm_engine_open(o, &k->engine);
+    if (!e.code) e = fm_session_open(k->engine, &k->session);
     return e;
 }
 
-/* One turn; false when the conversation cannot go on. */
-static bool turn(conversation *k, const char *line, size_t length) {
-    int before = k->n;
-    generation g = {.engine = k->engine, .show = show, .ctx = k};
-    answer_report r = {.g = &g, .engine = k->engine};
-    if (before >= MESSAGES_MAX || !add(k, "user", line, length)) {
-        fprintf(stderr, "%s: this conversation is too long; /clear starts a new one\n",
-                k->c->program);
-        return true;
-    }
-    interrupt_clear(k->engine);
-    fm_error e = answer(k, &g, &r);
-    puts("");
-    if (e.code == FM_ERR_CANCELLED) { /* while reading the question */
-        drop_to(k, before);
-        puts("(stopped; the question was not answered)");
-    } else if (e.code) {
-        drop_to(k, before);
-        fail(k->c->program, &e);
-        if (e.code == FM_ERR_RANGE) puts("(/clear starts a new conversation)");
-    } else {
-        if (k->no_memory || !add(k, "assistant", k->length ? k->answer : "", k->length))
-            return false;
-        if (!strcmp(g.finish, "interrupted")) puts("(stopped)");
-        keep(k);
-        if (!k->a->quiet) report_print(&r);
-        if (k->a->timing) report_timing(k->engine);
-    }
-    fflush(stdout);
-    return true;
+static void close_model(conversation *k) {
+    interrupt_watch(NULL);
+    fm_engine_close(k->engine);
+    fm_chat_close(k->chat);
+    k->engine = NULL;
+    k->chat = NULL;
+    k->session = NULL;
 }
 
-/* ---- lines -------------------------------------------------------------- */
-
-typedef enum line_kind { LINE_TEXT, LINE_QUIT, LINE_DONE } line_kind;
-
-static const char *const slash_names[] = {"/help",     "/new",    "/clear", "/resume",
-                                          "/sessions", "/system", "/think", "/retry",
-                                          "/undo",     "/file",   "/save",  "/quit"};
-
-static void slash_help(void) {
-    puts("/new            begin a new conversation (so does /clear)\n"
-         "/resume [ID]    go on with the newest one, or with this one\n"
-         "/sessions       the conversations that were kept\n"
-         "/system TEXT    instructions for a new conversation\n"
-         "/think on|off   let the model think first\n"
-         "/retry          another answer to the last question\n"
-         "/undo           take the last question and its answer back\n"
-         "/file PATH      ask about the text of a file\n"
-         "/save FILE      write the conversation to a file\n"
-         "/quit           leave (so does Ctrl-D)\n"
-         "Ctrl-C stops an answer. Everything else is said to the model.");
-}
-
-/* Replaces the conversation by a kept one. */
-static bool resume(conversation *k, const char *id) {
-    chat_message *messages;
-    int n;
-    bool restored;
-    char wanted[CHAT_ID_MAX];
-    snprintf(wanted, sizeof wanted, "%s", id);
-    err e = chat_load(wanted, k->session, &messages, &n, &restored);
+static bool open_dir(conversation *k, const model_args *m) {
+    fm_options o;
+    char dir[MODEL_PATH_MAX];
+    if (!model_options(k->c->program, m, dir, &o)) return false;
+    o.sessions = 1;
+    o.progress = view_progress;
+    o.progress_ctx = k->view;
+    fm_error e = open_parts(k, &o);
+    view_end(k->view);
     if (e.code) {
-        printf("%s\n", e.text);
+        fail(k->c->program, &e);
+        close_model(k);
         return false;
     }
-    drop_to(k, 0);
-    free(k->messages);
-    k->messages = messages;
-    k->n = n;
-    k->capacity = n + 1;
-    snprintf(k->id, sizeof k->id, "%s", wanted);
-    if (!restored) fm_session_clear(k->session);
-    k->keeps = true;
-    printf("Going on with %s, %d messages%s.\n", k->id, n,
-           restored ? "" : " (read again at your next question)");
+    snprintf(k->dir, sizeof k->dir, "%s", dir);
+    if (k->args->a.timing) fm_timing_enable(k->engine, true);
+    interrupt_watch(k->engine);
     return true;
 }
 
-/* Back to before the last question; its text is the caller's (free), NULL without one. */
-static char *take_back(conversation *k) {
-    int at = k->n - 1;
-    while (at >= 0 && strcmp(k->messages[at].role, "user")) at--;
-    if (at < 0) return NULL;
-    char *text = malloc(k->messages[at].length + 1);
-    if (!text) return NULL;
-    memcpy(text, k->messages[at].text, k->messages[at].length);
-    text[k->messages[at].length] = '\0';
-    drop_to(k, at);
-    return text;
+bool chat_open_model(conversation *k, const model_args *m) {
+    char before[MODEL_PATH_MAX];
+    snprintf(before, sizeof before, "%s", k->dir);
+    close_model(k);
+    k->exact = 0;
+    k->mark = (kept_mark){.pending = -1};
+    k->last = (answer_report){0};
+    if (open_dir(k, m)) return true;
+    model_args old = k->args->a.m;
+    old.model = before;
+    if (open_dir(k, &old)) return false;
+    k->leaving = true;
+    return false;
 }
 
-static void retry(conversation *k) {
-    char *text = take_back(k);
-    if (!text) {
-        puts("Nothing was asked yet.");
-        return;
-    }
-    turn(k, text, strlen(text));
-    free(text);
+/* ---- the loop ---- */
+
+static const char *prompt_of(const conversation *k) {
+    if (!screen_has_colours()) return k->attached ? "[file] > " : "> ";
+    return k->attached ? "\1\033[2m\1[file]\1\033[0m\1 \1\033[1m\1>\1\033[0m\1 "
+                       : "\1\033[1m\1>\1\033[0m\1 ";
 }
 
-static void undo(conversation *k) {
-    char *text = take_back(k);
-    puts(text ? "The last question and its answer are forgotten." : "Nothing was asked yet.");
-    if (text) keep(k);
-    free(text);
-}
-
-#define FILE_BYTES_MAX ((size_t)4 << 20)
-
-static void ask_about_file(conversation *k, const char *path) {
-    char full[PATH_TEXT_MAX], *bytes, line[PATH_TEXT_MAX + 200];
-    size_t length;
-    err e = path_expand(full, path);
-    if (!e.code) e = json_read_text(full, FILE_BYTES_MAX, &bytes, &length);
-    if (e.code) {
-        printf("%s\n", e.text);
-        return;
-    }
-    printf("What about it? ");
-    fflush(stdout);
-    char question[2000] = "";
-    if (!fgets(question, sizeof question, stdin)) question[0] = '\0';
-    int n = snprintf(line, sizeof line, "%s\nThe file %s:\n\n", question, path);
-    char *text = malloc((size_t)n + length);
-    if (text) {
-        memcpy(text, line, (size_t)n);
-        memcpy(text + n, bytes, length);
-        turn(k, text, (size_t)n + length);
-    }
-    free(text);
-    free(bytes);
-}
-
-static void set_system(conversation *k, const char *text) {
-    if (!begin(k)) return;
-    drop_to(k, 0);
-    bool good = !*text || add(k, "system", text, strlen(text));
-    puts(good ? "A new conversation with these instructions." : "No memory for that.");
-}
-
-static void save_as(conversation *k, const char *path) {
-    err e = chat_export(path, k->messages, k->n);
-    printf("%s%s\n", e.code ? "" : "Written to ", e.code ? e.text : path);
-}
-
-static void unknown_slash(const char *line) {
-    const char *near = nearest_name(line, slash_names, sizeof slash_names / sizeof *slash_names);
-    if (near) printf("There is no %s. Did you mean %s?\n", line, near);
-    if (!near) printf("There is no %s. /help lists what there is.\n", line);
-}
-
-/* Lines that begin with / are for us. */
-static line_kind slash_command(conversation *k, const char *line) {
-    char word[16];
-    if (line[0] != '/') return LINE_TEXT;
-    size_t n = strcspn(line, " ");
-    snprintf(word, sizeof word, "%.*s", (int)(n < sizeof word ? n : sizeof word - 1), line);
-    const char *rest = line + n + strspn(line + n, " ");
-    if (!strcmp(word, "/quit") || !strcmp(word, "/exit")) return LINE_QUIT;
-    if (!strcmp(word, "/clear") || !strcmp(word, "/new")) {
-        if (!begin(k)) return LINE_QUIT;
-        puts("A new conversation.");
-    } else if (!strcmp(word, "/help")) {
-        slash_help();
-    } else if (!strcmp(word, "/resume")) {
-        resume(k, rest);
-    } else if (!strcmp(word, "/sessions")) {
-        sessions_show();
-    } else if (!strcmp(word, "/system")) {
-        set_system(k, rest);
-    } else if (!strcmp(word, "/think") && (!strcmp(rest, "on") || !strcmp(rest, "off"))) {
-        k->think = !strcmp(rest, "on");
-        printf("Thinking is %s from the next answer on.\n", rest);
-    } else if (!strcmp(word, "/retry")) {
-        retry(k);
-    } else if (!strcmp(word, "/undo")) {
-        undo(k);
-    } else if (!strcmp(word, "/file") && *rest) {
-        ask_about_file(k, rest);
-    } else if (!strcmp(word, "/save") && *rest) {
-        save_as(k, rest);
-    } else {
-        unknown_slash(line);
-    }
-    return LINE_DONE;
-}
-
-/* The next line without its end; -1 at the end of the input. */
-static ssize_t next_line(conversation *k, char **line, size_t *capacity, bool ask) {
-    for (;;) {
-        interrupt_clear(k->engine);
-        if (ask) {
-            fputs("> ", stdout);
-            fflush(stdout);
-        }
-        if (ask && interrupt_wait_input()) {
-            puts("\n(/quit or Ctrl-D leaves)");
-            continue;
-        }
-        ssize_t n = getline(line, capacity, stdin);
-        while (n > 0 && ((*line)[n - 1] == '\n' || (*line)[n - 1] == '\r')) (*line)[--n] = '\0';
-        return n;
-    }
-}
+static bool is_empty(const char *text) { return strspn(text, " \t\n") == strlen(text); }
 
 static void converse(conversation *k) {
-    bool ask = isatty(0);
-    char *line = NULL;
-    size_t capacity = 0;
-    if (ask) puts("Say something. /help lists the commands, Ctrl-C stops an answer.");
-    for (ssize_t n; (n = next_line(k, &line, &capacity, ask)) >= 0;) {
-        if (strspn(line, " \t") == strlen(line)) continue;
-        line_kind kind = slash_command(k, line);
-        if (kind == LINE_QUIT) break;
-        if (kind == LINE_TEXT && !turn(k, line, (size_t)n)) {
-            fprintf(stderr, "%s: no memory for the conversation\n", k->c->program);
-            break;
+    bool pressed = false; /* Ctrl-C, once */
+    while (!k->leaving) {
+        char *text;
+        interrupt_clear(k->engine);
+        line_result got = line_read(k->line, prompt_of(k), &text);
+        if (got == LINE_END || (got == LINE_INTERRUPT && pressed)) break;
+        if (got == LINE_INTERRUPT) view_note("(Ctrl-C again, /quit or Ctrl-D leaves)");
+        pressed = got == LINE_INTERRUPT;
+        if (got != LINE_OK) continue;
+        if (text[0] == '/') {
+            chat_command(k, text);
+        } else if (!is_empty(text)) {
+            chat_ask(k, text);
+            pressed = interrupted();
         }
+        free(text);
+        if (view_mode_of(k->view) != VIEW_RAW) puts("");
     }
-    free(line);
+}
+
+static void greet(const conversation *k) {
+    fm_model m;
+    fm_model_get(k->engine, &m);
+    const char *slash = strrchr(k->dir, '/');
+    if (!isatty(STDIN_FILENO)) return;
+    view_note("%s, %d tokens of context. /help lists the commands, Ctrl-C stops an answer.",
+              slash && slash[1] ? slash + 1 : k->dir, m.context);
+    if (m.gpu_note) view_note("%s", m.gpu_note);
+    puts("");
+}
+
+/* ---- opening ---- */
+
+static bool open_screen(conversation *k) {
+    char path[PATH_TEXT_MAX] = "";
+    settings *c;
+    const char *term = getenv("TERM");
+    k->view = view_open();
+    screen_colours(k->args->colour ? k->args->colour : "auto");
+    view_thinking t;
+    if (k->view && k->args->thinking && view_thinking_parse(k->args->thinking, &t))
+        view_thinking_set(k->view, t);
+    err e = settings_open(NULL, &c);
+    if (!e.code) {
+        e = dir_make(settings_dir(c), 0700);
+        if (!e.code) e = path_join(path, settings_dir(c), "history");
+        settings_close(c);
+    }
+    bool plain = !isatty(STDOUT_FILENO) || !term || !*term || !strcmp(term, "dumb");
+    k->line = line_open(e.code ? NULL : path, chat_command_names, n_chat_command_names, plain);
+    k->messages = json_array();
+    return k->view && k->line && k->messages;
+}
+
+static bool read_script(conversation *k) {
+    json_error_t where;
+    if (!k->args->script) return true;
+    k->script = json_load_file(k->args->script, 0, &where);
+    if (!k->script) fprintf(stderr, "%s: line %d: %s\n", k->args->script, where.line, where.text);
+    return k->script != NULL;
+}
+
+static int check_words(const command *c, const chat_args *a, const arg_list *rest) {
+    view_thinking t;
+    if (rest->n)
+        return args_wrong(c->program, "\"%s\": chat takes no text; say it in the conversation",
+                          rest->item[0]);
+    if (a->thinking && !view_thinking_parse(a->thinking, &t))
+        return args_wrong(c->program, "--thinking must be dim, fold or hide");
+    if (a->colour && strcmp(a->colour, "auto") && strcmp(a->colour, "on") &&
+        strcmp(a->colour, "off"))
+        return args_wrong(c->program, "--color must be auto, on or off");
+    return 0;
+}
+
+static void close_all(conversation *k) {
+    if (k->engine) close_model(k);
+    line_close(k->line);
+    view_close(k->view);
+    tools_close(k->tools);
+    json_decref(k->messages);
+    json_decref(k->script);
+    free(k->system);
+    free(k->attached);
+    free(k->unanswered);
+    free(k->made.message);
 }
 
 static int run(const command *c, const void *args, const arg_list *rest) {
     const chat_args *a = args;
-    if (rest->n)
-        return args_wrong(c->program, "\"%s\": chat takes no text; say it in the conversation",
-                          rest->item[0]);
-    conversation k = {.c = c, .a = a, .terminal = isatty(1), .think = a->think};
-    k.keeps = a->save == 1 || (a->save < 0 && isatty(0));
-    k.engine = model_open(c->program, &a->m, 1);
-    if (!k.engine) return EXIT_FAILED;
-    if (a->timing) fm_timing_enable(k.engine, true);
-    fm_error e = fm_session_open(k.engine, &k.session);
-    int code = e.code ? fail(c->program, &e) : 0;
-    if (!code && begin(&k)) {
-        interrupt_watch(k.engine);
-        bool wanted = a->resume || a->id;
-        if (!wanted || resume(&k, a->id ? a->id : ""))
-            converse(&k);
-        else
-            code = EXIT_FAILED;
-        interrupt_watch(NULL);
+    conversation k = {.c = c, .args = a, .thinks = a->a.think == 1};
+    int code = check_words(c, a, rest);
+    if (code) return code;
+    k.keeps = a->save == 1 || (a->save < 0 && isatty(STDIN_FILENO));
+    if (!open_screen(&k) || !read_script(&k) || !open_dir(&k, &a->a.m)) {
+        close_all(&k);
+        return EXIT_FAILED;
     }
-    drop_to(&k, 0);
-    free(k.messages);
-    free(k.answer);
-    chatml_prompt_free(&k.prompt);
-    fm_engine_close(k.engine);
-    return code;
+    if (a->a.system) k.system = strdup(a->a.system);
+    chat_begin(&k);
+    bool good = true;
+    if (a->tools == 1) {
+        err e = tools_open(".", &k.tools);
+        k.tools_on = good = !e.code;
+        if (e.code) fprintf(stderr, "%s: %s\n", c->program, e.text);
+    }
+    if (good && (a->resume || a->id)) good = chat_resume(&k, a->id ? a->id : "");
+    if (good) {
+        if (!a->resume && !a->id) greet(&k);
+        converse(&k);
+        if (k.engine) chat_keep(&k, true);
+    }
+    close_all(&k);
+    return good ? 0 : EXIT_FAILED;
 }
 
 const command command_chat = {
@@ -416,8 +231,10 @@ const command command_chat = {
     .program = "flashchat chat",
     .usage = "[options]",
     .summary = "a conversation",
-    .details = "Lines are answered one after the other, with the whole conversation in mind.\n"
-               "/help inside lists what else can be said. Ctrl-C stops an answer.\n",
+    .details =
+        "Every message is answered with the whole conversation in mind. /help inside lists\n"
+        "what else there is. Ctrl-C stops an answer, twice leaves. In a pipe every line is a\n"
+        "message and standard output is the answers as the model writes them.\n",
     COMMAND_ARGS(defs),
     .args_bytes = sizeof(chat_args),
     .defaults = &defaults,

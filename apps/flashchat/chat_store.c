@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "base/json.h"
 #include "product.h"
@@ -34,7 +35,7 @@ static err store_path(const char *id, const char *suffix, char *out) {
     return path_join(out, dir, name);
 }
 
-void chat_new_id(char out[CHAT_ID_MAX]) {
+void kept_new_id(char out[CHAT_ID_MAX]) {
     time_t now = time(NULL);
     struct tm t;
     char path[PATH_TEXT_MAX];
@@ -48,40 +49,43 @@ void chat_new_id(char out[CHAT_ID_MAX]) {
 
 /* ---- saving ---- */
 
-static err save_state(const char *id, const fm_session *s) {
-    char path[PATH_TEXT_MAX];
-    TRY(store_path(id, ".state", path));
-    size_t size = s ? fm_session_save(s, NULL, 0) : 0;
-    if (!size || size > CHAT_STATE_MAX) {
-        unlink(path); /* an older one does not fit the messages */
-        return err_none();
-    }
-    char *blob = malloc(size);
-    if (!blob) return err_none();
-    err e =
-        fm_session_save(s, blob, size) == size ? file_write(path, blob, size, 0600) : err_none();
-    free(blob);
-    return e;
+static uint64_t hash_of(const fm_session *s) {
+    return XXH3_64bits(fm_session_tokens(s), fm_session_length(s) * sizeof(int32_t));
 }
 
-err chat_save(const char *id, const char *model, const chat_message *m, int n,
-              const fm_session *session) {
+err kept_save_state(const char *id, const fm_session *s, kept_mark *mark) {
     char path[PATH_TEXT_MAX];
+    size_t covered = mark->messages;
+    mark->messages = 0;
+    TRY(store_path(id, ".state", path));
+    size_t size = fm_session_length(s) ? fm_session_save(s, NULL, 0) : 0;
+    char *blob = size && size <= CHAT_STATE_MAX ? malloc(size) : NULL;
+    if (!blob || fm_session_save(s, blob, size) != size) {
+        free(blob);
+        return err_none();
+    }
+    err e = file_write(path, blob, size, 0600);
+    free(blob);
+    if (e.code) return e;
+    mark->messages = covered;
+    mark->hash = hash_of(s);
+    return err_none();
+}
+
+err kept_save(const char *id, const char *model, const json_t *messages, const kept_mark *mark) {
+    char path[PATH_TEXT_MAX], hash[24];
     TRY(store_path(id, ".json", path));
-    json_t *list = json_array();
-    for (int i = 0; i < n; i++)
-        json_array_append_new(list, json_pack("{s:s, s:o}", "role", m[i].role, "text",
-                                              json_stringn(m[i].text, m[i].length)));
-    json_t *o = json_pack("{s:i, s:s, s:s, s:I, s:o}", "version", 1, "id", id, "model", model,
-                          "saved", (json_int_t)time(NULL), "messages", list);
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)mark->hash);
+    json_t *o = json_pack("{s:i, s:s, s:s, s:I, s:{s:I, s:s, s:i}, s:O}", "version", 2, "id", id,
+                          "model", model, "saved", (json_int_t)time(NULL), "state", "messages",
+                          (json_int_t)mark->messages, "hash", hash, "pending", (int)mark->pending,
+                          "messages", messages);
     char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
     json_decref(o);
-    if (!text)
-        return err_make(ERR_CORRUPT,
-                        "the conversation has text that is not UTF-8 and cannot be kept");
+    if (!text) return err_make(ERR_NOMEM, "no memory to keep the conversation");
     err e = file_write(path, text, strlen(text), 0600);
     free(text);
-    return e.code ? e : save_state(id, session);
+    return e;
 }
 
 /* ---- loading ---- */
@@ -119,56 +123,53 @@ static err newest(char id[CHAT_ID_MAX]) {
                         "there is no conversation to resume yet; begin one: flashchat chat");
 }
 
-static const char *role_of(const char *text) {
-    static const char *const roles[] = {"user", "assistant", "system", "tool"};
-    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
-        if (!strcmp(text, roles[i])) return roles[i];
-    return NULL;
+/* Conversations of version 1 called the content text. */
+static void modernise(json_t *messages) {
+    size_t i;
+    json_t *m;
+    json_array_foreach(messages, i, m) {
+        json_t *text = json_object_get(m, "text");
+        if (!text || json_object_get(m, "content")) continue;
+        json_object_set(m, "content", text);
+        json_object_del(m, "text");
+    }
 }
 
-static err take_messages(const json_t *o, const char *path, chat_message **messages, int *n) {
-    const json_t *list = json_object_get(o, "messages");
-    size_t count = json_array_size(list);
-    if (count > CHAT_STORED_MAX) return err_make(ERR_RANGE, "%s has too many messages", path);
-    *messages = calloc(count + 1, sizeof **messages);
-    if (!*messages) return err_make(ERR_NOMEM, "no memory for the conversation");
-    for (size_t i = 0; i < count; i++) {
-        const json_t *m = json_array_get(list, i), *text = json_object_get(m, "text");
-        const char *role, *known;
-        TRY(json_get_string(m, path, "role", "", &role));
-        if (!(known = role_of(role)) || !json_is_string(text))
+static err check_messages(const json_t *messages, const char *path) {
+    size_t i;
+    json_t *m;
+    if (!json_is_array(messages)) return err_make(ERR_CORRUPT, "%s has no messages", path);
+    if (json_array_size(messages) > CHAT_STORED_MAX)
+        return err_make(ERR_RANGE, "%s has too many messages", path);
+    json_array_foreach((json_t *)(uintptr_t)messages, i, m) {
+        const char *role = json_string_value(json_object_get(m, "role"));
+        const json_t *content = json_object_get(m, "content");
+        bool known = role && (!strcmp(role, "user") || !strcmp(role, "assistant") ||
+                              !strcmp(role, "system") || !strcmp(role, "tool"));
+        if (!known || !(json_is_string(content) || json_is_null(content)))
             return err_make(ERR_CORRUPT, "%s: message %zu has no role or text", path, i);
-        size_t length = json_string_length(text);
-        char *copy = malloc(length + 1);
-        if (!copy) return err_make(ERR_NOMEM, "no memory for the conversation");
-        memcpy(copy, json_string_value(text), length + 1);
-        (*messages)[(*n)++] = (chat_message){known, copy, length};
     }
     return err_none();
 }
 
-static void free_messages(chat_message *m, int n) {
-    for (int i = 0; m && i < n; i++) free((char *)(uintptr_t)m[i].text);
-    free(m);
+static void read_mark(const json_t *o, size_t n, kept_mark *mark) {
+    const json_t *state = json_object_get(o, "state");
+    const char *hash = json_string_value(json_object_get(state, "hash"));
+    json_int_t covered = json_integer_value(json_object_get(state, "messages"));
+    const json_t *pending = json_object_get(state, "pending");
+    *mark = (kept_mark){.pending = -1};
+    if (!hash || covered < 1 || (size_t)covered > n) return;
+    mark->messages = (size_t)covered;
+    mark->hash = strtoull(hash, NULL, 16);
+    json_int_t id = json_is_integer(pending) ? json_integer_value(pending) : -1;
+    if (id >= 0 && id < INT32_MAX) mark->pending = (int32_t)id;
 }
 
-static bool load_state(const char *id, fm_session *session) {
-    char path[PATH_TEXT_MAX], *blob;
-    size_t length;
-    if (!session || store_path(id, ".state", path).code) return false;
-    if (json_read_text(path, CHAT_STATE_MAX, &blob, &length).code) return false;
-    fm_error e = fm_session_restore(session, blob, length);
-    free(blob);
-    return !e.code;
-}
-
-err chat_load(char id[CHAT_ID_MAX], fm_session *session, chat_message **messages, int *n,
-              bool *restored) {
+err kept_load(char id[CHAT_ID_MAX], json_t **messages, kept_mark *mark) {
     char path[PATH_TEXT_MAX];
     json_t *o;
     *messages = NULL;
-    *n = 0;
-    *restored = false;
+    *mark = (kept_mark){.pending = -1};
     if (!id[0]) TRY(newest(id));
     TRY(store_path(id, ".json", path));
     err e = json_read_file(path, TEXT_BYTES_MAX, &o);
@@ -176,37 +177,68 @@ err chat_load(char id[CHAT_ID_MAX], fm_session *session, chat_message **messages
         return err_make(ERR_NOT_FOUND,
                         "there is no conversation %s; `flashchat sessions` lists them", id);
     if (e.code) return e;
-    e = take_messages(o, path, messages, n);
-    json_decref(o);
-    if (e.code) {
-        free_messages(*messages, *n);
-        *messages = NULL;
-        *n = 0;
-        return e;
+    json_t *list = json_object_get(o, "messages");
+    modernise(list);
+    e = check_messages(list, path);
+    if (!e.code) {
+        *messages = json_incref(list);
+        read_mark(o, json_array_size(list), mark);
     }
-    *restored = load_state(id, session);
+    json_decref(o);
     return e;
+}
+
+bool kept_load_state(const char *id, const kept_mark *mark, fm_session *session) {
+    char path[PATH_TEXT_MAX], *blob;
+    size_t length;
+    fm_session_clear(session);
+    if (!mark->messages || store_path(id, ".state", path).code) return false;
+    if (json_read_text(path, CHAT_STATE_MAX, &blob, &length).code) return false;
+    fm_error e = fm_session_restore(session, blob, length);
+    free(blob);
+    if (!e.code && hash_of(session) == mark->hash) return true;
+    fm_session_clear(session);
+    return false;
 }
 
 /* ---- looking at them ---- */
 
-err chat_export(const char *path, const chat_message *m, int n) {
+static const char *member(const json_t *m, const char *key) {
+    const char *text = json_string_value(json_object_get(m, key));
+    return text ? text : "";
+}
+
+static void print_messages(FILE *f, const json_t *messages) {
+    size_t i, k;
+    json_t *m, *call;
+    json_array_foreach((json_t *)(uintptr_t)messages, i, m) {
+        fprintf(f, "## %s\n\n%s\n\n", member(m, "role"), member(m, "content"));
+        json_array_foreach(json_object_get(m, "tool_calls"), k, call) {
+            const json_t *function = json_object_get(call, "function");
+            fprintf(f, "(calls %s: %s)\n\n", member(function, "name"),
+                    member(function, "arguments"));
+        }
+    }
+}
+
+err kept_export(const char *path, const json_t *messages) {
     char full[PATH_TEXT_MAX];
     TRY(path_expand(full, path));
     if (file_exists(full)) return err_make(ERR_ARG, "%s is there already; name another file", full);
     FILE *f = fopen(full, "we");
     if (!f) return err_system(errno, "cannot write %s", full);
-    for (int i = 0; i < n; i++)
-        fprintf(f, "## %s\n\n%.*s\n\n", m[i].role, (int)m[i].length, m[i].text);
+    print_messages(f, messages);
     return fclose(f) == 0 ? err_none() : err_system(errno, "writing %s", full);
 }
 
 /* The first thing that the person said, in one line. */
-static void title_of(const chat_message *m, int n, char *out, size_t size) {
+static void title_of(const json_t *messages, char *out, size_t size) {
+    size_t i;
+    json_t *m;
     snprintf(out, size, "(empty)");
-    for (int i = 0; i < n; i++) {
-        if (strcmp(m[i].role, "user")) continue;
-        snprintf(out, size, "%.*s", (int)(m[i].length < size ? m[i].length : size - 1), m[i].text);
+    json_array_foreach((json_t *)(uintptr_t)messages, i, m) {
+        if (strcmp(member(m, "role"), "user")) continue;
+        snprintf(out, size, "%s", member(m, "content"));
         break;
     }
     for (char *p = out; *p; p++)
@@ -219,17 +251,17 @@ int sessions_show(void) {
     if (!n) puts("No conversation is kept yet. Begin one: flashchat chat");
     for (int i = 0; i < n; i++) {
         char id[CHAT_ID_MAX], title[120], line[200];
-        chat_message *m;
-        int count;
-        bool restored;
+        json_t *m;
+        kept_mark mark;
         snprintf(id, sizeof id, "%.31s", names[i]->d_name);
-        err e = chat_load(id, NULL, &m, &count, &restored);
-        title_of(m, count, title, sizeof title);
-        snprintf(line, sizeof line, "%s (%d messages)", e.code ? "cannot be read" : title, count);
+        err e = kept_load(id, &m, &mark);
+        title_of(m, title, sizeof title);
+        snprintf(line, sizeof line, "%s (%zu messages)", e.code ? "cannot be read" : title,
+                 json_array_size(m));
         printf("%s  ", id);
         print_cell(stdout, line, screen_width() - (int)strlen(id) - 3);
         putchar('\n');
-        free_messages(m, count);
+        json_decref(m);
     }
     free_ids(names, n);
     if (n)
@@ -245,16 +277,16 @@ static int show_json(void) {
     json_t *list = json_array();
     for (int i = 0; i < n; i++) {
         char id[CHAT_ID_MAX], title[120];
-        chat_message *m;
-        int count;
-        bool restored;
+        json_t *m;
+        kept_mark mark;
         snprintf(id, sizeof id, "%.31s", names[i]->d_name);
-        err e = chat_load(id, NULL, &m, &count, &restored);
-        title_of(m, count, title, sizeof title);
-        json_array_append_new(
-            list, json_pack("{s:s, s:i, s:o, s:b}", "id", id, "messages", count, "title",
-                            json_stringn_nocheck(title, text_fit(title, 60)), "readable", !e.code));
-        free_messages(m, count);
+        err e = kept_load(id, &m, &mark);
+        title_of(m, title, sizeof title);
+        json_array_append_new(list, json_pack("{s:s, s:i, s:o, s:b}", "id", id, "messages",
+                                              (int)json_array_size(m), "title",
+                                              json_stringn_nocheck(title, text_fit(title, 60)),
+                                              "readable", !e.code));
+        json_decref(m);
     }
     json_dumpf(list, stdout, JSON_INDENT(2));
     putchar('\n');
@@ -278,15 +310,13 @@ static int delete_one(const char *id) {
 
 static int export_one(const char *name, const char *path) {
     char id[CHAT_ID_MAX];
-    chat_message *m;
-    int n;
-    bool restored;
+    json_t *m;
+    kept_mark mark;
     snprintf(id, sizeof id, "%.31s", name);
-    err e = chat_load(id, NULL, &m, &n, &restored);
-    if (!e.code && path) e = chat_export(path, m, n);
-    for (int i = 0; !e.code && !path && i < n; i++)
-        printf("## %s\n\n%.*s\n\n", m[i].role, (int)m[i].length, m[i].text);
-    free_messages(m, n);
+    err e = kept_load(id, &m, &mark);
+    if (!e.code && path) e = kept_export(path, m);
+    if (!e.code && !path) print_messages(stdout, m);
+    json_decref(m);
     if (e.code) return product_fail("sessions", e);
     if (path) printf("Written to %s\n", path);
     return 0;

@@ -1,11 +1,11 @@
 /* generate.c: see generate.h. */
 #include "generate.h"
 
-#include <ctype.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../common/model.h"
 
@@ -23,32 +23,30 @@ fm_error sampling_open(const fm_engine *e, const sampling_args *a, fm_sampler **
     return fm_sampler_open(e, &p, out);
 }
 
+const char *think_kwargs(const fm_chat *c, bool think) {
+    if (!c || !fm_chat_knows(c, "enable_thinking")) return NULL;
+    return think ? "{\"enable_thinking\": true}" : "{\"enable_thinking\": false}";
+}
+
 /* ---- the loop ----------------------------------------------------------- */
 
 typedef struct writer {
     generation *g;
     fm_utf8 utf8;
-    int32_t think_begin, think_end;
-    bool blank; /* nothing but white space since the thought ended, or since the beginning */
+    fm_reply *reply; /* NULL: all is text */
     char *buffer;
     size_t capacity;
+    fm_tokens script;
 } writer;
 
-static void show(writer *w, const char *text, size_t length) {
-    while (w->blank && length && isspace((unsigned char)text[0])) text++, length--;
-    if (!length) return;
-    w->blank = false;
-    w->g->show(w->g->ctx, w->g->thinking, text, length);
+static fm_error show(writer *w, const char *text, size_t length) {
+    if (!length) return (fm_error){FM_OK, ""};
+    if (w->reply) return fm_reply_push(w->reply, text, length);
+    w->g->show(w->g->ctx, false, text, length);
+    return (fm_error){FM_OK, ""};
 }
 
 static fm_error write_token(writer *w, int32_t id) {
-    if (id == w->think_end || id == w->think_begin) {
-        char rest[16];
-        show(w, rest, fm_utf8_end(&w->utf8, rest));
-        w->g->thinking = id == w->think_begin;
-        w->blank = true;
-        return (fm_error){FM_OK, ""};
-    }
     size_t length;
     const char *bytes = fm_token_bytes(w->g->engine, id, &length);
     if (!bytes) return (fm_error){FM_OK, ""};
@@ -58,9 +56,40 @@ static fm_error write_token(writer *w, int32_t id) {
         w->buffer = malloc(w->capacity);
         if (!w->buffer) return (fm_error){FM_ERR_NOMEM, "no memory"};
     }
-    show(w, w->buffer, fm_utf8_push(&w->utf8, bytes, length, w->buffer));
+    return show(w, w->buffer, fm_utf8_push(&w->utf8, bytes, length, w->buffer));
+}
+
+#ifdef FM_TEST_BUILD
+
+/* Tests decide what is said; the model computes all the same. */
+static fm_error pick(const writer *w, int32_t *id) {
+    const generation *g = w->g;
+    fm_error e = fm_sampler_pick(g->sampler, fm_session_logits(g->session), NULL, id);
+    if (e.code || !g->script) return e;
+    while (g->hold && g->n == w->script.count / 2 && access(g->hold, F_OK) && !interrupted())
+        usleep(10000);
+    *id = g->n < w->script.count ? w->script.ids[g->n] : fm_token_find(g->engine, "<|im_end|>");
+    return e;
+}
+
+static fm_error read_script(writer *w) {
+    const char *text = w->g->script;
+    return text ? fm_tokenize(w->g->engine, FM_MARKUP, text, strlen(text), &w->script)
+                : (fm_error){FM_OK, ""};
+}
+
+#else
+
+static fm_error pick(const writer *w, int32_t *id) {
+    return fm_sampler_pick(w->g->sampler, fm_session_logits(w->g->session), NULL, id);
+}
+
+static fm_error read_script(writer *w) {
+    (void)w;
     return (fm_error){FM_OK, ""};
 }
+
+#endif
 
 static fm_error loop(generation *g, writer *w) {
     fm_model m;
@@ -68,9 +97,10 @@ static fm_error loop(generation *g, writer *w) {
     double begin = seconds_now();
     for (g->finish = "length"; !g->limit || g->n < g->limit;) {
         int32_t id;
-        fm_error e = fm_sampler_pick(g->sampler, fm_session_logits(g->session), NULL, &id);
+        fm_error e = pick(w, &id);
         if (e.code) return e;
         if (g->n++ == 0) g->seconds_first = seconds_now() - begin;
+        g->pending = id;
         if (fm_is_stop(g->engine, id)) {
             g->finish = "stop";
             break;
@@ -84,26 +114,31 @@ static fm_error loop(generation *g, writer *w) {
         if (g->limit && g->n == g->limit) break;
         e = interrupted() ? (fm_error){FM_ERR_CANCELLED, ""} : fm_session_step(g->session, id);
         if (e.code) return e;
+        g->pending = -1;
     }
     return (fm_error){FM_OK, ""};
 }
 
 fm_error generate(generation *g) {
-    writer w = {.g = g,
-                .blank = true,
-                .think_begin = fm_token_find(g->engine, "<think>"),
-                .think_end = fm_token_find(g->engine, "</think>")};
-    if (w.think_begin < 0) w.think_begin = -2; /* no token has this id */
-    if (w.think_end < 0) w.think_end = -2;
+    writer w = {.g = g};
     g->n = 0;
-    fm_error e = loop(g, &w);
-    char rest[16];
-    show(&w, rest, fm_utf8_end(&w.utf8, rest));
-    free(w.buffer);
+    g->pending = -1;
+    g->message = NULL;
+    fm_error e = read_script(&w), ends;
+    if (!e.code && g->chat)
+        e = fm_reply_open(g->chat, g->tools, g->thinking, g->show, g->ctx, &w.reply);
+    if (!e.code) e = loop(g, &w);
     if (e.code == FM_ERR_CANCELLED) {
         g->finish = "interrupted";
         e.code = FM_OK;
     }
+    char rest[16];
+    ends = show(&w, rest, fm_utf8_end(&w.utf8, rest));
+    if (!ends.code && w.reply) ends = fm_reply_end(w.reply, &g->message);
+    if (!e.code) e = ends;
+    fm_reply_close(w.reply);
+    free(w.buffer);
+    fm_tokens_free(&w.script);
     return e;
 }
 
@@ -133,6 +168,23 @@ void report_print(const answer_report *r) {
     fprintf(stderr, "[experts: %.1f %% found in memory, %s read from disk; peak memory %s]\n",
             100 * share(s.expert_hits, s.expert_requests),
             size_text((double)s.expert_read_bytes, read), size_text((double)s.memory_peak, peak));
+}
+
+void report_line(const answer_report *r, int columns, char *out, size_t size) {
+    fm_stats s;
+    fm_stats_get(r->engine, &s);
+    char parts[5][48];
+    double seconds = s.seconds_prefill + s.seconds_decode;
+    snprintf(parts[0], 48, "%zu tokens", r->g->n);
+    snprintf(parts[1], 48, "%.1f tok/s", rate(s.tokens_decode, s.seconds_decode));
+    snprintf(parts[2], 48, "first after %.2f s", r->seconds_to_first);
+    snprintf(parts[3], 48, "experts %.0f%%", 100 * share(s.expert_hits, s.expert_requests));
+    snprintf(parts[4], 48, "%.1f MB/s", rate(s.expert_read_bytes, seconds) / 1e6);
+    out[0] = '\0';
+    for (size_t i = 0, n = 0; i < 5; i++) {
+        if (n + strlen(parts[i]) + 2 > (size_t)columns || n + 60 > size) break;
+        n += (size_t)snprintf(out + n, size - n, "%s%s", i ? ", " : "", parts[i]);
+    }
 }
 
 void report_timing(const fm_engine *e) {

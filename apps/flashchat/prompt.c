@@ -9,41 +9,26 @@
 #include <unistd.h>
 
 #include "../common/model.h"
-#include "chatml.h"
 #include "command.h"
 #include "generate.h"
 
 #define TEXT_MAX ((size_t)256 << 20) /* bytes of one question */
 
 typedef struct prompt_args {
-    model_args m;
-    sampling_args s;
-    const char *system;
-    int tokens, think;
-    bool raw, timing, json, quiet;
+    answer_args a;
+    bool raw, json;
 } prompt_args;
 
-static const prompt_args defaults = {.m = MODEL_DEFAULTS, .s = SAMPLING_DEFAULTS};
+static const prompt_args defaults = {.a = ANSWER_DEFAULTS};
 
 static const arg_def defs[] = {
     {NULL, NULL, "The answer", ARG_HEADING, 0, 0, 0},
-    {"--tokens", "N", "stop after N tokens (default: when the answer ends)", ARG_INT,
-     offsetof(prompt_args, tokens), 1, 1 << 24},
-    {"--system", "TEXT", "instructions that come before the question", ARG_TEXT,
-     offsetof(prompt_args, system), 0, 0},
-    {"--think", NULL, "let the model think first; thoughts go to standard error", ARG_SWITCH,
-     offsetof(prompt_args, think), 0, 0},
-    {"--raw", NULL, "continue the text as it is: no chat template", ARG_FLAG,
-     offsetof(prompt_args, raw), 0, 0},
-    SAMPLING_ARGS(prompt_args),
-    {NULL, NULL, "The model", ARG_HEADING, 0, 0, 0},
-    MODEL_ARGS(prompt_args),
-    STREAM_ARGS(prompt_args),
-    {NULL, NULL, "What is reported", ARG_HEADING, 0, 0, 0},
-    {"--timing", NULL, "where the time went", ARG_FLAG, offsetof(prompt_args, timing), 0, 0},
+    ANSWER_ARGS,
     {"--json", NULL, "one JSON object with the answer and all figures", ARG_FLAG,
      offsetof(prompt_args, json), 0, 0},
-    {"--quiet", NULL, "only the answer", ARG_FLAG, offsetof(prompt_args, quiet), 0, 0},
+    {NULL, NULL, "The question", ARG_HEADING, 0, 0, 0},
+    {"--raw", NULL, "continue the text as it is: no chat template", ARG_FLAG,
+     offsetof(prompt_args, raw), 0, 0},
 };
 
 /* ---- the question ------------------------------------------------------- */
@@ -186,29 +171,34 @@ static int print_json(const char *program, answer *a, const answer_report *r) {
 
 /* ---- the command -------------------------------------------------------- */
 
-static fm_error render(const prompt_args *a, const fm_engine *e, const text *t, chatml_prompt *p) {
-    if (a->raw) return fm_tokenize(e, FM_CONTENT, t->bytes, t->length, &p->tokens);
-    fm_model m;
-    fm_model_get(e, &m);
-    chat_message messages[2];
-    int n = 0;
-    if (a->system) messages[n++] = (chat_message){"system", a->system, strlen(a->system)};
-    messages[n++] = (chat_message){"user", t->bytes, t->length};
-    return chatml_render(e, m.dir, messages, n, a->think == 1, p);
+/* The question as the model's template writes it. */
+static fm_error render(const prompt_args *a, fm_chat *chat, const text *t, fm_prompt *p) {
+    json_t *list = json_array(), *said = json_stringn(t->bytes, t->length);
+    if (a->a.system)
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s}", "role", "system", "content", a->a.system));
+    if (said) json_array_append_new(list, json_pack("{s:s, s:o}", "role", "user", "content", said));
+    char *messages = said ? json_dumps(list, JSON_COMPACT) : NULL;
+    json_decref(list);
+    if (!messages) return (fm_error){FM_ERR_ARG, "the text is not valid UTF-8"};
+    fm_chat_request r = {.messages = messages, .kwargs = think_kwargs(chat, a->a.think == 1)};
+    fm_error e = fm_chat_render(chat, &r, p);
+    free(messages);
+    return e;
 }
 
-static fm_error run_session(const prompt_args *a, fm_engine *engine, const chatml_prompt *p,
+static fm_error run_session(const prompt_args *a, fm_engine *engine, const fm_prompt *p,
                             generation *g, answer_report *r) {
     fm_session *session;
     fm_error e = fm_session_open(engine, &session);
-    if (!e.code) e = sampling_open(engine, &a->s, &g->sampler);
+    if (!e.code) e = sampling_open(engine, &a->a.s, &g->sampler);
     double begin = seconds_now();
     r->prompt_tokens = p->tokens.count;
     if (!e.code) e = fm_session_sync(session, p->tokens.ids, p->tokens.count, NULL, &r->reused);
     double synced = seconds_now() - begin;
     if (!e.code) {
         g->session = session;
-        g->limit = (size_t)a->tokens;
+        g->limit = (size_t)a->a.tokens;
         g->thinking = p->thinking;
         e = generate(g);
     }
@@ -217,13 +207,28 @@ static fm_error run_session(const prompt_args *a, fm_engine *engine, const chatm
     return e;
 }
 
+static fm_error open_chat(const fm_engine *engine, fm_chat **chat) {
+    fm_model m;
+    fm_model_get(engine, &m);
+    fm_error e = fm_chat_open(m.dir, chat);
+    if (e.code == FM_ERR_NOT_FOUND) {
+        size_t n = strlen(e.text);
+        snprintf(e.text + n, sizeof e.text - n, "; --raw continues the text without one");
+    }
+    return e;
+}
+
 static int answer_text(const command *c, const prompt_args *a, fm_engine *engine, const text *t) {
-    chatml_prompt p = {0};
+    fm_prompt p = {0};
+    fm_chat *chat = NULL;
     answer shown = {.json = a->json, .terminal = isatty(2)};
     generation g = {.engine = engine, .show = show, .ctx = &shown};
     answer_report r = {.g = &g, .engine = engine};
-    if (a->timing) fm_timing_enable(engine, true);
-    fm_error e = render(a, engine, t, &p);
+    if (a->a.timing) fm_timing_enable(engine, true);
+    fm_error e = a->raw ? fm_tokenize(engine, FM_CONTENT, t->bytes, t->length, &p.tokens)
+                        : open_chat(engine, &chat);
+    if (!e.code && chat) e = render(a, chat, t, &p);
+    g.chat = chat;
     if (!e.code) e = run_session(a, engine, &p, &g, &r);
     finish_show(&shown);
     int code = 0;
@@ -231,13 +236,15 @@ static int answer_text(const command *c, const prompt_args *a, fm_engine *engine
         code = fail(c->program, &e);
     } else {
         if (a->json) code = print_json(c->program, &shown, &r);
-        if (!a->quiet && !a->json) report_print(&r);
-        if (a->timing && !a->json) report_timing(engine);
+        if (!a->a.quiet && !a->json) report_print(&r);
+        if (a->a.timing && !a->json) report_timing(engine);
         if (!code && !strcmp(g.finish, "interrupted")) code = EXIT_INTERRUPTED;
     }
     free(shown.kept[0].bytes);
     free(shown.kept[1].bytes);
-    chatml_prompt_free(&p);
+    free(g.message);
+    fm_chat_close(chat);
+    fm_prompt_free(&p);
     return code;
 }
 
@@ -245,7 +252,7 @@ static int run(const command *c, const void *args, const arg_list *rest) {
     const prompt_args *a = args;
     text t = {0};
     int code = read_text(c->program, rest, &t);
-    fm_engine *engine = code ? NULL : model_open(c->program, &a->m, 1);
+    fm_engine *engine = code ? NULL : model_open(c->program, &a->a.m, 1);
     if (!code && !engine) code = EXIT_FAILED;
     if (engine) {
         interrupt_watch(engine);

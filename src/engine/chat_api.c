@@ -6,6 +6,7 @@
 #include "engine/fm_error.h"
 #include "format/config.h"
 #include "text/chat.h"
+#include "text/text_buf.h"
 
 struct fm_chat {
     tokenizer *tokens; /* owned */
@@ -149,4 +150,72 @@ fm_error fm_chat_parse(const fm_chat *c, const char *format, const char *tools,
     json_decref(result);
     json_decref(list);
     return fm_error_from(&e);
+}
+
+/* ---- replies ---- */
+
+struct fm_reply {
+    const fm_chat *chat;
+    json_t *tools; /* owned; NULL */
+    toolcall_options options;
+    toolcall_parser *parser;
+    text_buf raw; /* all that came */
+    fm_reply_show show;
+    void *ctx;
+};
+
+static err show_event(void *ctx, const toolcall_event *event) {
+    fm_reply *r = ctx;
+    if (event->kind == TOOLCALL_REASONING || event->kind == TOOLCALL_CONTENT)
+        r->show(r->ctx, event->kind == TOOLCALL_REASONING, event->text, event->length);
+    return err_none();
+}
+
+fm_error fm_reply_open(const fm_chat *c, const char *tools, fm_thinking thinking,
+                       fm_reply_show show, void *ctx, fm_reply **out) {
+    *out = NULL;
+    fm_reply *r = calloc(1, sizeof *r);
+    if (!r) return FM_WRAP(err_make(ERR_NOMEM, "no memory for a reply"));
+    r->chat = c;
+    r->show = show;
+    r->ctx = ctx;
+    err e = parse_json("tools", tools, &r->tools);
+    r->options = (toolcall_options){.format = chat_format(c->chat),
+                                    .tools = r->tools,
+                                    .reasoning = (toolcall_reasoning)thinking,
+                                    .sink = show_event,
+                                    .ctx = r};
+    if (!e.code) e = toolcall_open(&r->options, &r->parser);
+    if (e.code) {
+        fm_reply_close(r);
+        return fm_error_from(&e);
+    }
+    *out = r;
+    return FM_WRAP(err_none());
+}
+
+fm_error fm_reply_push(fm_reply *r, const char *text, size_t length) {
+    err e = text_buf_add(&r->raw, text, length);
+    if (!e.code) e = toolcall_push(r->parser, text, length);
+    return fm_error_from(&e);
+}
+
+fm_error fm_reply_end(fm_reply *r, char **message) {
+    json_t *result = NULL;
+    *message = NULL;
+    err e = toolcall_finish(r->parser);
+    if (!e.code)
+        e = toolcall_parse(&r->options, r->raw.data ? r->raw.data : "", r->raw.length, &result);
+    if (!e.code && !(*message = json_dumps(result, JSON_COMPACT)))
+        e = err_make(ERR_NOMEM, "no memory for a reply");
+    json_decref(result);
+    return fm_error_from(&e);
+}
+
+void fm_reply_close(fm_reply *r) {
+    if (!r) return;
+    toolcall_close(r->parser);
+    json_decref(r->tools);
+    text_buf_free(&r->raw);
+    free(r);
 }
