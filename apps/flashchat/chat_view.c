@@ -338,8 +338,10 @@ static void thought_text(chat_view *v, const char *text, size_t length) {
     count_words(v, text, length);
     if (v->thinking == THINKING_DIM) {
         append_text(&v->out, style(STYLE_DIM)); /* anew: what is printed between must not end it */
+        size_t before = v->out.length;
         show_thought(v, text, length);
         append_text(&v->out, STYLE_END);
+        if (v->out.length == before + strlen(STYLE_END)) v->out.length = 0; /* half a word */
         write_out(&v->out);
     } else if (v->thinking == THINKING_FOLD && v->mode == VIEW_LIVE) {
         double now = seconds_now();

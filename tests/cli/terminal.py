@@ -16,7 +16,7 @@ import tempfile
 import termios
 import time
 
-SECONDS = 20
+SECONDS = 120
 failures = 0
 
 
@@ -27,11 +27,16 @@ def report(name, good, why=""):
     return good
 
 
+def visible(text):
+    """Without escape sequences, whole or just begun."""
+    return re.sub(r"\x1b\][^\x07]*(\x07|$)|\x1b\[[0-9;?]*([A-Za-z]|$)|\x1b$", "", text)
+
+
 class Pty:
-    """The bytes that a program writes on a terminal. expect() goes on behind what it found."""
+    """What a program writes on a terminal: all of it, and for expect() what is no escape sequence, behind the last find."""
 
     def __init__(self, argv, columns=80, rows=24, **environment):
-        self.seen, self.all = "", ""
+        self.all, self.mark = "", 0
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.environ.update(environment)
@@ -48,19 +53,21 @@ class Pty:
             piece = os.read(self.fd, 65536).decode("utf-8", "replace")
         except OSError:
             return False
-        self.seen += piece
         self.all += piece
         return bool(piece)
 
+    def find(self, pattern):
+        m = re.search(pattern, visible(self.all)[self.mark:], re.S)
+        if m:
+            self.mark += m.end()
+        return bool(m)
+
     def expect(self, pattern):
         end = time.time() + SECONDS
-        while True:
-            m = re.search(pattern, self.seen, re.S)
-            if m:
-                self.seen = self.seen[m.end():]
-                return True
+        while not self.find(pattern):
             if time.time() > end or not self.read(0.2):
-                return bool(re.search(pattern, self.seen, re.S))
+                return self.find(pattern)
+        return True
 
     def send(self, text):
         os.write(self.fd, text.encode())
