@@ -18,10 +18,10 @@
 #include "../../apps/flashchat/chat_jail.h"
 #include "../../apps/flashchat/chat_tools.h"
 
-static char top[64], root[96], outside[96];
+static char top[256], root[300], outside[300];
 
 static void put(const char *dir, const char *name, const char *text) {
-    char path[300];
+    char path[700];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     FILE *f = fopen(path, "w");
     assert_non_null(f);
@@ -31,7 +31,7 @@ static void put(const char *dir, const char *name, const char *text) {
 
 static char *get(const char *dir, const char *name) {
     static char text[4096];
-    char path[300];
+    char path[700];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     FILE *f = fopen(path, "r");
     if (!f) return NULL;
@@ -42,21 +42,21 @@ static char *get(const char *dir, const char *name) {
 }
 
 static void link_to(const char *target, const char *name) {
-    char path[300];
+    char path[700];
     snprintf(path, sizeof path, "%s/%s", root, name);
     assert_int_equal(symlink(target, path), 0);
 }
 
 static int set_up(void **state) {
     (void)state;
-    char path[300];
+    char path[700];
     snprintf(top, sizeof top, "%s", "build/chat-tools-XXXXXX");
     mkdir("build", 0755);
     assert_non_null(mkdtemp(top));
     char *real = realpath(top, NULL);
     assert_non_null(real);
-    assert_true(strlen(real) < 60);
-    snprintf(top, sizeof top, "%.63s", real);
+    assert_true(strlen(real) < sizeof top);
+    snprintf(top, sizeof top, "%.255s", real);
     free(real);
     snprintf(root, sizeof root, "%s/root", top);
     snprintf(outside, sizeof outside, "%s/outside", top);
@@ -87,7 +87,7 @@ static int tear_down(void **state) {
 
 static void stays_inside(void **state) {
     (void)state;
-    char inside[300];
+    char inside[700];
     for (int walk = 0; walk < 2; walk++) {
         jail j;
         int fd;
@@ -101,7 +101,7 @@ static void stays_inside(void **state) {
             assert_int_equal(e.code, 0);
             close(fd);
         }
-        char far[300], prefix[300];
+        char far[700], prefix[700];
         snprintf(far, sizeof far, "%s/secret.txt", outside);
         snprintf(prefix, sizeof prefix, "%s-other/x", root);
         const char *bad[] = {"../outside/secret.txt",
@@ -129,7 +129,7 @@ static void stays_inside(void **state) {
 
 static void writes_inside(void **state) {
     (void)state;
-    char path[300];
+    char path[700];
     struct stat st;
     for (int walk = 0; walk < 2; walk++) {
         jail j;
@@ -251,7 +251,7 @@ static void commands_are_confined(void **state) {
     (void)state;
     if (!jail_can_confine()) skip();
     chat_tools *t;
-    char arguments[400];
+    char arguments[1000];
     assert_int_equal(tools_open(root, &t).code, 0);
     next_key = 'y';
     snprintf(
