@@ -39,10 +39,10 @@ make_sysroot() {
     # shellcheck disable=SC2086 # a list of names
     (cd "$apt/debs" && apt-get "${opts[@]}" download $packages) || return 1
     for deb in "$apt"/debs/*.deb; do dpkg-deb -x "$deb" "$sys" || return 1; done
-    touch "$sys/.complete"
+    echo "$packages" >"$sys/.complete"
     rm -rf "$apt"
 }
-if [ ! -f "$sys/.complete" ]; then
+if [ "$(cat "$sys/.complete" 2>/dev/null)" != "$packages" ]; then
     mkdir -p build
     make_sysroot >build/sysroot-aarch64.log 2>&1 ||
         skip "the arm64 libraries could not be fetched (build/sysroot-aarch64.log)"
