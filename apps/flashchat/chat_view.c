@@ -419,8 +419,10 @@ void view_note(const char *format, ...) {
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
-    fputs(style(STYLE_DIM), stdout);
-    print_wrapped(stdout, "", text);
-    fputs(STYLE_END, stdout);
+    FILE *to = isatty(STDOUT_FILENO) ? stdout : stderr; /* a pipe gets answers only */
     fflush(stdout);
+    fputs(style(STYLE_DIM), to);
+    print_wrapped(to, "", text);
+    fputs(STYLE_END, to);
+    fflush(to);
 }

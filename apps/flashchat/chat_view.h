@@ -41,7 +41,7 @@ void view_progress(void *ctx, const char *what, uint64_t done, uint64_t total);
 
 /* A finished text as Markdown, as VIEW_LIVE leaves it; raw in a pipe. */
 void view_markdown(chat_view *v, const char *text, size_t length);
-/* A line that is not part of the conversation, dim; wrapped. */
+/* A line that is not part of the conversation, dim; wrapped. On standard error beside a pipe. */
 void view_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* The characters beyond ASCII that we draw with can be shown. */
