@@ -57,7 +57,7 @@ make --no-print-directory "${jobs[@]}" BUILD="$BUILD/aarch64" CC=$triple-gcc AR=
     LDFLAGS="-L$lib -Wl,-rpath-link,$lib,--as-needed,--allow-shlib-undefined" all tests || exit 1
 make -s --no-print-directory goldens BUILD="$BUILD" || exit 1
 
-export RUNNER="qemu-aarch64 -L /usr/$triple -E LD_LIBRARY_PATH=$lib"
+export RUNNER="qemu-aarch64 -L /usr/$triple -E LD_LIBRARY_PATH=$lib:$sys/lib/$triple"
 export BUILD=$BUILD/aarch64 TEST_TIMEOUT=1800 FM_TEST_FAST=1
 unit=$(mktemp)
 tests/run.sh --unit | tee "$unit"
