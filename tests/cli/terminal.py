@@ -11,7 +11,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import tempfile
 import termios
 import time
@@ -127,7 +126,18 @@ class Tmux:
         self.run("paste-buffer", "-p")
 
     def size(self, columns, rows):
+        """Until the program can see it: tmux changes its screen first, the terminal's size a moment later."""
         self.run("resize-window", "-x", str(columns), "-y", str(rows))
+        tty, end = self.run("display-message", "-p", "#{pane_tty}").strip(), time.time() + SECONDS
+        f = os.open(tty, os.O_RDONLY | os.O_NOCTTY)
+        try:
+            while time.time() < end:
+                seen = struct.unpack("HHHH", fcntl.ioctl(f, termios.TIOCGWINSZ, bytes(8)))
+                if seen[:2] == (rows, columns):
+                    return
+                time.sleep(0.02)
+        finally:
+            os.close(f)
 
     def close(self):
         self.run("kill-server")
