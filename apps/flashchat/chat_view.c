@@ -15,8 +15,8 @@
 #include "screen.h"
 
 #define PROSE_COLUMNS 96
-#define DRAW_SECONDS  0.03 /* between two drawings; slow answers are drawn at once */
-#define BAR_SECONDS   0.4  /* shorter work shows no bar */
+#define DRAW_SHARE    4   /* drawing takes at most one part in so many of the time */
+#define BAR_SECONDS   0.4 /* shorter work shows no bar */
 
 typedef struct bytes {
     char *data; /* owned */
@@ -248,7 +248,7 @@ static void render(chat_view *v, bool open) {
     if (v->mode == VIEW_LIVE) {
         draw(v, &now);
         double took = seconds_now() - begin;
-        v->next_draw = begin + (took > DRAW_SECONDS / 4 ? 4 * took : DRAW_SECONDS);
+        v->next_draw = begin + DRAW_SHARE * took;
         return;
     }
     if (now.n && v->gap) append_text(&v->out, "\n");

@@ -34,7 +34,7 @@ def resize():
     report("starts", t.expect("/help") and t.expect("^> *$"), t.screen())
     t.text("held")
     t.keys("Enter")
-    t.expect("quite a while")
+    t.expect("^This paragraph")
     t.size(32, 30)
     t.size(50, 30)
     t.size(36, 30)
