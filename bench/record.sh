@@ -14,7 +14,7 @@ file=$here/results/${machine:-$(uname -m)}-$(getconf _NPROCESSORS_ONLN).csv
 BENCH_COMMIT=$(git -C "$here" rev-parse --short HEAD 2>/dev/null)
 export BENCH_COMMIT
 [ -f "$file" ] || echo 'date,commit,model,benchmark,what,value,unit,share_of_limit' >"$file"
-for part in bench fullbench decode prefill; do
+for part in bench moe fullbench decode prefill; do
     "$program" benchmark "$part" ${model:+--model "$model"} --csv "$file" || exit 1
 done
 "$program" benchmark io ${model:+--model "$model"} || echo "the drive's bandwidth could not be measured"

@@ -278,6 +278,7 @@ void fm_stats_reset(fm_engine *e) {
 void fm_timing_enable(fm_engine *e, bool on) {
     if (on && !e->clocks) e->clocks = calloc((size_t)e->files.config.layers, sizeof *e->clocks);
     if (e->cpu) cpu_ops_set_clocks(e->cpu, on ? e->clocks : NULL);
+    if (e->gpu) gpu_ops_set_clocks(e->gpu, on ? e->clocks : NULL);
 }
 
 int fm_timing_get(const fm_engine *e, fm_layer_timing *out, int n) {

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/os.h"
 #include "model/gpu_ops_impl.h"
 
 #define PASS_HEAD         16 /* bytes before the gpu_active of a pass */
@@ -246,6 +247,13 @@ static err ask(gpu_moe_job *j) {
     return err_none();
 }
 
+err gpu_store_wait(const gpu_moe_job *j, int id, expert_view *view) {
+    uint64_t since = os_now_ns();
+    err e = expert_store_wait(j->o->store, j->w->sparse_index, id, view);
+    if (j->o->clocks) j->o->clocks[j->layer].wait_ns += os_now_ns() - since;
+    return e;
+}
+
 /* Into a slot; *full when there is none for it now. */
 static err load(gpu_moe_job *j, gpu_use *u, bool *full) {
     gpu_ops *o = j->o;
@@ -255,7 +263,7 @@ static err load(gpu_moe_job *j, gpu_use *u, bool *full) {
         return err_none();
     }
     expert_view view;
-    err e = expert_store_wait(o->store, j->w->sparse_index, u->id, &view);
+    err e = gpu_store_wait(j, u->id, &view);
     if (e.code) { /* the pin is gone */
         u->held = false;
         j->n_held--;
@@ -341,9 +349,20 @@ err gpu_moe(ops *face, const batch *b, int layer) {
     gpu_ops *o = gpu_of(face);
     gpu_moe_job j = {.o = o, .b = b, .w = &o->o.weights->layers[layer], .layer = layer};
     if (o->mode == STEP_REPLAY) return err_none();
+    uint64_t since = os_now_ns();
     TRY(route(&j));
+    TRY(GPU_CLOCK(o, &since, layer, router_ns));
+    layer_clock *clock = o->clocks ? &o->clocks[layer] : NULL;
+    expert_store_stats before = {0}, after = {0};
+    if (clock && o->store) expert_store_stats_get(o->store, &before);
+    uint64_t waited = clock ? clock->wait_ns : 0;
     TRY(o->tier.resident && !o->hook ? resident(&j)
         : o->unified                 ? gpu_unified_moe(&j)
                                      : streamed(&j));
-    return combine(&j);
+    TRY(combine(&j));
+    if (!clock) return err_none();
+    if (o->store) expert_store_stats_get(o->store, &after);
+    clock->read_bytes += after.read_bytes - before.read_bytes;
+    since += clock->wait_ns - waited; /* waiting has a clock of its own */
+    return gpu_clock(o, &since, &clock->experts_ns);
 }

@@ -63,7 +63,7 @@ static int splits_for(const gpu_ops *o, const batch *b) {
 
 /* Whether the step can be one graph. */
 static bool recordable(const gpu_ops *o, const batch *b) {
-    if (o->hook || b->rows != b->n_items) return false;
+    if (o->hook || o->clocks || b->rows != b->n_items) return false;
     if (o->tier.n_layers && !o->tier.resident) return false;
     for (int i = 0; i < b->n_items; i++) {
         if (!b->items[i].logits) return false;
@@ -287,6 +287,34 @@ static err kv_put(ops *face, ops_state *s, int n, const void *in) {
     return gpu_queue_wait(o->compute);
 }
 
+/* ---- timing ---- */
+
+err gpu_clock(gpu_ops *o, uint64_t *since, uint64_t *clock) {
+    TRY(gpu_queue_wait(o->compute));
+    uint64_t now = os_now_ns();
+    *clock += now - *since;
+    *since = now;
+    return err_none();
+}
+
+static err attention(ops *face, const batch *b, int layer) {
+    uint64_t since = os_now_ns();
+    TRY(gpu_attention(face, b, layer));
+    return GPU_CLOCK(gpu_of(face), &since, layer, attention_ns);
+}
+
+static err delta(ops *face, const batch *b, int layer) {
+    uint64_t since = os_now_ns();
+    TRY(gpu_delta_net(face, b, layer));
+    return GPU_CLOCK(gpu_of(face), &since, layer, delta_ns);
+}
+
+static err mlp(ops *face, const batch *b, int layer) {
+    uint64_t since = os_now_ns();
+    TRY(gpu_mlp(face, b, layer));
+    return GPU_CLOCK(gpu_of(face), &since, layer, experts_ns);
+}
+
 static const ops_table table = {
     .state_open = state_open,
     .state_close = state_close,
@@ -298,10 +326,10 @@ static const ops_table table = {
     .kv_get = kv_get,
     .kv_put = kv_put,
     .begin = begin,
-    .attention = gpu_attention,
-    .delta = gpu_delta_net,
+    .attention = attention,
+    .delta = delta,
     .moe = gpu_moe,
-    .mlp = gpu_mlp,
+    .mlp = mlp,
     .head = head,
     .abandon = abandon,
 };
@@ -578,3 +606,5 @@ void gpu_ops_set_routing_hook(gpu_ops *o, routing_hook hook, void *ctx) {
     o->hook = hook;
     o->hook_ctx = ctx;
 }
+
+void gpu_ops_set_clocks(gpu_ops *o, layer_clock *clocks) { o->clocks = clocks; }

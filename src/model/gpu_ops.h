@@ -71,5 +71,8 @@ size_t gpu_ops_bytes(const gpu_ops *o);       /* of device memory that was taken
 void gpu_ops_stats_get(const gpu_ops *o, gpu_ops_stats *out);
 void gpu_ops_stats_reset(gpu_ops *o);
 void gpu_ops_set_routing_hook(gpu_ops *o, routing_hook hook, void *ctx);
+/* [layers], or NULL: no timing. Borrowed. While set, the host waits for the device after every
+ * block, so that the figures are the blocks' own; steps are slower, results the same. */
+void gpu_ops_set_clocks(gpu_ops *o, layer_clock *clocks);
 
 #endif

@@ -93,6 +93,7 @@ struct gpu_ops {
     void *pinned_store;  /* its slots, when they are pinned */
     routing_hook hook;
     void *hook_ctx;
+    layer_clock *clocks; /* borrowed; NULL: no timing */
     gpu_ops_stats stats;
     size_t bytes; /* of device memory */
 
@@ -167,6 +168,13 @@ err gpu_do(gpu_ops *o, gpu_kernel k, const void *args) MUST_USE;
 gpu_addr gpu_cut(gpu_cutter *c, size_t bytes);
 /* matvec with its layout filled in. */
 err gpu_multiply(gpu_ops *o, args_matvec *a) MUST_USE;
+
+/* With clocks set: waits for the device, adds the time since *since to a clock and moves it on. */
+err gpu_clock(gpu_ops *o, uint64_t *since, uint64_t *clock) MUST_USE;
+#define GPU_CLOCK(o, since, layer, what)                                                           \
+    ((o)->clocks ? gpu_clock(o, since, &(o)->clocks[layer].what) : err_none())
+/* expert_store_wait, with the time it took on the layer's clock. */
+err gpu_store_wait(const gpu_moe_job *j, int id, expert_view *view) MUST_USE;
 
 /* gpu_layers.c */
 gpu_mat gpu_mat_of(const gpu_ops *o, const qmat *m);

@@ -218,7 +218,7 @@ static err take(gpu_moe_job *j, gpu_use *u) {
     gpu_ops *o = j->o;
     const expert_layout *like = &o->tier.layouts[j->w->sparse_index];
     expert_view v;
-    err e = expert_store_wait(o->store, j->w->sparse_index, u->id, &v);
+    err e = gpu_store_wait(j, u->id, &v);
     if (e.code) forget(o, key_of(j, u));
     TRY(e);
     if (!lay_out(like, &v, &u->layout))
