@@ -165,7 +165,7 @@ define program
 $(BUILD)/$(1): $(2:%.c=$(BUILD)/obj/%.o) $(BUILD)/libflashmoe.a
 	$$(call say,LD,$$@)$$(CC) $$(LDFLAGS_ALL) $$^ -o $$@ $$(APP_LIBS)
 endef
-$(BUILD)/flashchat $(BUILD)/flashchat-test: APP_LIBS += $(TERMINAL_LIBS)
+$(BUILD)/flashchat $(BUILD)/flashchat-test $(BUILD)/metal/flashchat: APP_LIBS += $(TERMINAL_LIBS)
 $(if $(APP_SRC),$(eval $(call program,flashchat,$(APP_SRC) $(COMMON_SRC))))
 $(if $(INFER_SRC),$(eval $(call program,infer,$(INFER_SRC) $(COMMON_SRC))))
 $(if $(GOLDEN_SRC),$(eval $(call program,golden-check,$(GOLDEN_SRC) $(COMMON_SRC))))
