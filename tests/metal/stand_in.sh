@@ -54,6 +54,11 @@ for model in qwen3_moe_mlx4 qwen3_5_moe_mlx_mixed qwen3_next; do
     golden "$model, streamed, all experts of a layer together" $model "" --memory "$few" --overlap off
     golden "$model, without residency sets" $model no-residency --memory "$few"
 done
+for model in qwen3_moe qwen3_5_moe_hub qwen3_5_moe_mlx4 qwen3_next_mlx8; do # the other layouts and formats, shorter
+    [ -d build/golden/$model ] || continue
+    bits=$("$BUILD/golden-check" build/golden/$model --gpu host --prompts 1 2>&1 | tail -n 1)
+    golden "$model, all in memory" $model "" --prompts 1
+done
 if [ -d build/golden/qwen3_5_moe ]; then
     bits=$("$BUILD/golden-check" build/golden/qwen3_5_moe --gpu host --prompts 2 2>&1 | tail -n 1)
     golden "BF16, slots in short buffers" qwen3_5_moe buffer-max=3000000 --memory 36M
