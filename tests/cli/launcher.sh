@@ -240,7 +240,7 @@ cat >"$fake/brew" <<'END'
 [ "$1" = --prefix ] && echo "$TOP/brew" && exit
 echo "$*" >>"$TOP/brew.calls"
 for p in gcc libc6-dev pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libzstd-dev libmicrohttpd-dev \
-    libcurl4-openssl-dev libssl-dev; do sh "$TOP/install-one" $p; done
+    libcurl4-openssl-dev libssl-dev libmd4c-dev libedit-dev; do sh "$TOP/install-one" $p; done
 END
 chmod +x "$fake/brew"
 rm -f "$top/brew.calls"
