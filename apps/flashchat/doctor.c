@@ -6,12 +6,17 @@
 #include <curl/curl.h>
 #include <dlfcn.h>
 #include <jansson.h>
+#include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include <utf8proc.h>
+#include <xxhash.h>
 #include <zstd.h>
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
 
 #include "base/os.h"
 #include "cpu/cpu.h"
@@ -215,10 +220,22 @@ static void check_gpu(checkup *k) {
                  "your system anew.");
 }
 
+/* Versions of what the program runs with, curl's own list first. */
+static void libraries(char *out, size_t room) {
+    char pcre[32] = "?";
+    pcre2_config(PCRE2_CONFIG_VERSION, pcre);
+    pcre[strcspn(pcre, " ")] = '\0'; /* a date follows */
+    snprintf(
+        out, room,
+        "%.120s, jansson %s, zstd %s, libmicrohttpd %s, pcre2 %s, utf8proc %s, xxhash %u.%u.%u",
+        curl_version(), JANSSON_VERSION, ZSTD_versionString(), MHD_get_version(), pcre,
+        utf8proc_version(), XXH_versionNumber() / 10000, XXH_versionNumber() / 100 % 100,
+        XXH_versionNumber() % 100);
+}
+
 static void check_libraries(checkup *k) {
     finding *o = add(k, GOOD, "libraries");
-    snprintf(o->found, sizeof o->found, "%.120s, jansson %s, zstd %s", curl_version(),
-             JANSSON_VERSION, ZSTD_versionString());
+    libraries(o->found, sizeof o->found);
 }
 
 static void check_settings(checkup *k) {
@@ -319,7 +336,8 @@ int command_doctor(int argc, char **argv) {
 
 int command_version(int argc, char **argv) {
     (void)argc, (void)argv;
-    printf("flashchat %s\n%s\njansson %s\nzstd %s\n", FM_VERSION, curl_version(), JANSSON_VERSION,
-           ZSTD_versionString());
+    char list[300];
+    libraries(list, sizeof list);
+    printf("flashchat %s\n%s\n", FM_VERSION, list);
     return 0;
 }
