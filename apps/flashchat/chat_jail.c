@@ -6,19 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#if __has_include(<linux/openat2.h>) && defined(SYS_openat2)
-#include <linux/openat2.h>
-#define HAVE_OPENAT2 1
-#endif
-#if __has_include(<linux/landlock.h>) && defined(SYS_landlock_create_ruleset)
-#include <linux/landlock.h>
-#define HAVE_LANDLOCK 1
-#endif
+#include "base/os.h"
 
 #define PATH_BYTES 4096
 #define PARTS_MAX  64
@@ -69,21 +60,6 @@ static err no_file(const char *path, int code) {
     return err_system(code, "%.200s", path);
 }
 
-#ifdef HAVE_OPENAT2
-/* -1 and errno; ENOSYS where the kernel does not know it. */
-static int open_beneath(int dir, const char *path, int flags) {
-    struct open_how how = {.flags = (unsigned)(flags | O_CLOEXEC),
-                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
-    return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
-}
-#else
-static int open_beneath(int dir, const char *path, int flags) {
-    (void)dir, (void)path, (void)flags;
-    errno = ENOSYS;
-    return -1;
-}
-#endif
-
 /* Folder by folder; ".." and links are refused. */
 static int open_walking(int dir, const char *path, int flags) {
     char part[PATH_BYTES];
@@ -121,7 +97,7 @@ err jail_open_file(const jail *j, const char *path, int flags, int *fd) {
     *fd = -1;
     TRY(jail_inside(j, path, inside));
     errno = ENOSYS;
-    if (!j->walk) *fd = open_beneath(j->fd, inside, flags);
+    if (!j->walk) *fd = os_open_beneath(j->fd, inside, flags);
     if (*fd < 0 && (errno == ENOSYS || errno == EPERM)) /* EPERM: some sandboxes say so */
         *fd = open_walking(j->fd, inside, flags);
     return *fd < 0 ? no_file(path, errno) : err_none();
@@ -181,57 +157,9 @@ err jail_write(const jail *j, const char *path, const char *bytes, size_t length
 
 /* ---- programs ---- */
 
-#ifdef HAVE_LANDLOCK
-
-/* All that the first version of the interface knows of changing the file system. */
-#define CHANGES                                                                                    \
-    (LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_DIR |                               \
-     LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_DIR | \
-     LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_MAKE_FIFO |   \
-     LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_SYM)
-
-static bool allow(int rules, const char *path, unsigned long long access) {
-    int fd = open(path, O_PATH | O_CLOEXEC);
-    struct landlock_path_beneath_attr a = {.allowed_access = access, .parent_fd = fd};
-    bool good =
-        fd >= 0 && !syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &a, 0);
-    if (fd >= 0) close(fd);
-    return good;
-}
-
-/* 0: the kernel has none. */
-static long version(void) {
-    long v = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-    return v < 0 ? 0 : v;
-}
-
-bool jail_can_confine(void) { return version() >= 1; }
-
-/* What later versions added: moving between folders, cutting files short. */
-static unsigned long long changes(void) {
-    return CHANGES | (version() >= 2 ? 1u << 13 : 0) | (version() >= 3 ? 1u << 14 : 0);
-}
+bool jail_can_confine(void) { return os_can_limit_writes(); }
 
 bool jail_confine(const jail *j) {
-    struct landlock_ruleset_attr a = {.handled_access_fs = changes()};
-    if (!jail_can_confine()) return false;
-    int rules = (int)syscall(SYS_landlock_create_ruleset, &a, sizeof a, 0);
-    if (rules < 0) return false;
-    bool good = allow(rules, j->root, changes()) && allow(rules, "/tmp", changes()) &&
-                allow(rules, "/dev/null", LANDLOCK_ACCESS_FS_WRITE_FILE) &&
-                !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
-                !syscall(SYS_landlock_restrict_self, rules, 0);
-    close(rules);
-    return good;
+    const char *folders[] = {j->root, "/tmp"};
+    return os_limit_writes(folders, 2);
 }
-
-#else
-
-bool jail_can_confine(void) { return false; }
-
-bool jail_confine(const jail *j) {
-    (void)j;
-    return false;
-}
-
-#endif

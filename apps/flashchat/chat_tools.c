@@ -299,7 +299,9 @@ static err list_directory(const chat_tools *t, const call *c, text_buf *out) {
 
 static pid_t start(const chat_tools *t, const char *command, int *out) {
     int ends[2];
-    if (pipe2(ends, O_CLOEXEC)) return -1;
+    if (pipe(ends)) return -1;
+    fcntl(ends[0], F_SETFD, FD_CLOEXEC);
+    fcntl(ends[1], F_SETFD, FD_CLOEXEC);
     fflush(stdout);
     pid_t child = fork();
     if (child == 0) {

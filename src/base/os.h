@@ -80,6 +80,15 @@ uint64_t os_process_started(int pid);
 struct stat;
 uint64_t os_changed_ns(const struct stat *st);
 
+/* Opens path (flags of open, without making files) below the folder dir; the kernel refuses what
+ * leads out of it: -1 and EXDEV or ELOOP; ENOSYS where it cannot tell. */
+int os_open_beneath(int dir, const char *path, int flags);
+
+/* From now on this process and its children change files in these folders (and write to
+ * /dev/null) only. False: the system cannot, or would not. */
+bool os_can_limit_writes(void);
+bool os_limit_writes(const char *const *folders, int n);
+
 /* Sleeps the calling thread until *word no longer holds `expected` (or spuriously); os_wake wakes
  * up to count sleepers. */
 void os_wait(uint32_t *word, uint32_t expected);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -20,6 +21,15 @@
 
 #include "base/bits.h"
 #include "base/os.h"
+
+#if __has_include(<linux/openat2.h>) && defined(SYS_openat2)
+#include <linux/openat2.h>
+#define HAVE_OPENAT2 1
+#endif
+#if __has_include(<linux/landlock.h>) && defined(SYS_landlock_create_ruleset)
+#include <linux/landlock.h>
+#define HAVE_LANDLOCK 1
+#endif
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
@@ -214,6 +224,76 @@ void os_wait(uint32_t *word, uint32_t expected) {
 void os_wake(uint32_t *word, int count) {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }
+
+#ifdef HAVE_OPENAT2
+int os_open_beneath(int dir, const char *path, int flags) {
+    struct open_how how = {.flags = (unsigned)(flags | O_CLOEXEC),
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+    return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+}
+#else
+int os_open_beneath(int dir, const char *path, int flags) {
+    (void)dir, (void)path, (void)flags;
+    errno = ENOSYS;
+    return -1;
+}
+#endif
+
+#ifdef HAVE_LANDLOCK
+
+/* All that the first version of the interface knows of changing the file system. */
+#define CHANGES                                                                                    \
+    (LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_DIR |                               \
+     LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_DIR | \
+     LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_MAKE_FIFO |   \
+     LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_SYM)
+
+static bool allow_writes(int rules, const char *path, unsigned long long access) {
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    struct landlock_path_beneath_attr a = {.allowed_access = access, .parent_fd = fd};
+    bool good =
+        fd >= 0 && !syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &a, 0);
+    if (fd >= 0) close(fd);
+    return good;
+}
+
+/* 0: the kernel has none. */
+static long landlock_version(void) {
+    long v = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+    return v < 0 ? 0 : v;
+}
+
+bool os_can_limit_writes(void) { return landlock_version() >= 1; }
+
+/* What later versions added: moving between folders, cutting files short. */
+static unsigned long long changes(void) {
+    return CHANGES | (landlock_version() >= 2 ? 1u << 13 : 0) |
+           (landlock_version() >= 3 ? 1u << 14 : 0);
+}
+
+bool os_limit_writes(const char *const *folders, int n) {
+    struct landlock_ruleset_attr a = {.handled_access_fs = changes()};
+    if (!os_can_limit_writes()) return false;
+    int rules = (int)syscall(SYS_landlock_create_ruleset, &a, sizeof a, 0);
+    if (rules < 0) return false;
+    bool good = allow_writes(rules, "/dev/null", LANDLOCK_ACCESS_FS_WRITE_FILE);
+    for (int i = 0; good && i < n; i++) good = allow_writes(rules, folders[i], changes());
+    good = good && !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
+           !syscall(SYS_landlock_restrict_self, rules, 0);
+    close(rules);
+    return good;
+}
+
+#else
+
+bool os_can_limit_writes(void) { return false; }
+
+bool os_limit_writes(const char *const *folders, int n) {
+    (void)folders, (void)n;
+    return false;
+}
+
+#endif
 
 #else
 typedef int os_linux_is_empty_elsewhere;

@@ -184,6 +184,20 @@ uint64_t os_changed_ns(const struct stat *st) {
     return (uint64_t)st->st_mtimespec.tv_sec * 1000000000u + (uint64_t)st->st_mtimespec.tv_nsec;
 }
 
+/* macOS has no call that says so; the caller walks folder by folder. */
+int os_open_beneath(int dir, const char *path, int flags) {
+    (void)dir, (void)path, (void)flags;
+    errno = ENOSYS;
+    return -1;
+}
+
+bool os_can_limit_writes(void) { return false; }
+
+bool os_limit_writes(const char *const *folders, int n) {
+    (void)folders, (void)n;
+    return false;
+}
+
 void os_wait(uint32_t *word, uint32_t expected) {
     __ulock_wait(UL_COMPARE_AND_WAIT | ULF_NO_ERRNO, word, expected, 0);
 }

@@ -39,7 +39,7 @@ fresh() { # a new HOME for each case
     cache=$HOME/.cache/huggingface/hub/models--org--tiny
     snapshot=$cache/snapshots/0123456789abcdef0123456789abcdef01234567
 }
-get() { timeout 60 "$program" download org/tiny --yes "$@" >"$work/out" 2>"$work/err" </dev/null; }
+get() { timeout 300 "$program" download org/tiny --yes "$@" >"$work/out" 2>"$work/err" </dev/null; }
 failure() {
     echo "FAIL $case_name: $*"
     sed 's/^/     out: /' "$work/out" | tail -n 5
@@ -335,7 +335,7 @@ case_add_model() {
     says 'Next: flashchat download tiny'
     "$program" models tiny >"$work/out" 2>"$work/err" || failure "models does not know it"
     says 'org/tiny'
-    timeout 60 "$program" download tiny --yes >"$work/out" 2>"$work/err" </dev/null; rc=$?
+    timeout 300 "$program" download tiny --yes >"$work/out" 2>"$work/err" </dev/null; rc=$?
     refused 0
     identical
     mkdir -p "$work/repos/org/dense"
