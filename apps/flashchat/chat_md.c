@@ -378,8 +378,8 @@ static int enter_span(MD_SPANTYPE type, void *detail, void *ctx) {
 /* The address behind the words, unless it is what the words say. */
 static void put_target(parse *p) {
     const md_text *t = target_text(p);
-    const char *words = t->bytes + p->link_begin;
     size_t n = t->length - p->link_begin, length = strlen(p->target);
+    const char *words = n ? t->bytes + p->link_begin : ""; /* no bytes yet: NULL */
     if (n && n <= length && n + 8 >= length && !memcmp(p->target + length - n, words, n)) return;
     put(p, n ? " (" : "(", n ? 2 : 1, MD_DIM * MD_COLOUR);
     put_clean(p, p->target, length, MD_DIM * MD_COLOUR);
