@@ -125,11 +125,14 @@ static void add_spaces(md_frame *f, int n) {
 
 #define ROOM_LEAST 8 /* < MD_WIDTH_MIN */
 
+/* Containers that the stack holds: those deeper than it are counted only. */
+static int held(const md_frame *f) { return f->depth < MD_DEPTH_MAX ? f->depth : MD_DEPTH_MAX; }
+
 /* Deep nesting must leave room for text: containers that would not are not drawn. */
 static int drawn(const md_frame *f, int *columns) {
     int i = 0;
     *columns = 0;
-    for (; i < f->depth; i++) {
+    for (; i < held(f); i++) {
         int wide =
             f->stack[i].quote ? 2 : md_columns(f->stack[i].marker, strlen(f->stack[i].marker));
         if (*columns + wide > f->look->width - ROOM_LEAST) break;
@@ -163,9 +166,9 @@ static void add_prefix(md_frame *f) {
 
 void md_put_blank(md_frame *f) {
     bool marked[MD_DEPTH_MAX];
-    for (int i = 0; i < f->depth; i++) marked[i] = f->stack[i].marked, f->stack[i].marked = true;
+    for (int i = 0; i < held(f); i++) marked[i] = f->stack[i].marked, f->stack[i].marked = true;
     add_prefix(f);
-    for (int i = 0; i < f->depth; i++) f->stack[i].marked = marked[i];
+    for (int i = 0; i < held(f); i++) f->stack[i].marked = marked[i];
     end_line(f);
 }
 
