@@ -32,9 +32,12 @@ static void pin(expert_store *s, slot *x) {
 static void unpin(expert_store *s, slot *x) {
     assert(x->pins > 0);
     if (--x->pins > 0) return;
-    if (x->state == SLOT_READY) cache_add(&s->cache, x->key);
     if (x->state == SLOT_LOADING) s->n_unpinned_loading++;
-    if (x->state == SLOT_FAILED) store_free(s, x);
+    if (x->state == SLOT_FAILED || s->lent[x->key]) {
+        store_free(s, x);
+    } else if (x->state == SLOT_READY) {
+        cache_add(&s->cache, x->key);
+    }
 }
 
 /* Whether every expert of ids that is not there can get a slot now. */
@@ -127,11 +130,11 @@ static bool guess_is_cheap(const expert_store *s) {
 
 void expert_store_hint(expert_store *s, int layer, const int *ids, int n) {
     int missing = 0;
-    for (int i = 0; i < n; i++) missing += !store_slot_at(s, key_of(s, layer, ids[i]));
+    for (int i = 0; i < n; i++) missing += store_is_missing(s, key_of(s, layer, ids[i]));
     int left = missing ? prefetch_hint(&s->governor) : 0;
     for (int i = 0; i < n && left > 0 && s->n_open_guesses < STORE_GUESS_MAX; i++) {
         int key = key_of(s, layer, ids[i]);
-        if (store_slot_at(s, key)) continue;
+        if (!store_is_missing(s, key)) continue;
         if (!guess_is_cheap(s)) break;
         store_guess(s, store_claim(s, key));
         s->open_guesses[s->n_open_guesses++] = key;
@@ -151,7 +154,7 @@ void expert_store_sweep(expert_store *s, int layer) {
     int left = int_min(STORE_SWEEP_MAX, s->n_slots / 8);
     for (int id = 0; id < s->map.n_experts && left > 0 && sweep_has_slot(s, layer); id++) {
         int key = key_of(s, layer, id);
-        if (store_slot_at(s, key)) continue;
+        if (!store_is_missing(s, key)) continue;
         store_guess(s, store_claim(s, key));
         left--;
     }
@@ -159,12 +162,12 @@ void expert_store_sweep(expert_store *s, int layer) {
 }
 
 void expert_store_fill(expert_store *s) {
-    if (s->n_slots < s->n_keys) return;
+    if (s->n_slots < s->n_keys - s->n_lent) return;
     s->fill_at = 0;
     store_pump(s, false);
 }
 
-bool expert_store_resident(const expert_store *s) { return s->n_ready == s->n_keys; }
+bool expert_store_resident(const expert_store *s) { return s->n_ready + s->n_lent == s->n_keys; }
 
 bool expert_store_idle(expert_store *s, int milliseconds) {
     uint64_t until = os_now_ns() + (uint64_t)milliseconds * 1000000u;
@@ -222,6 +225,60 @@ void expert_store_stats_get(expert_store *s, expert_store_stats *out) { *out = s
 
 void expert_store_stats_reset(expert_store *s) { s->stats = (expert_store_stats){0}; }
 
+/* ---- below a faster memory ---- */
+
+void expert_store_note(expert_store *s, int layer, const int *ids, int n) {
+    cache_request(&s->cache, layer);
+    for (int i = 0; i < n; i++) cache_touch(&s->cache, key_of(s, layer, ids[i]));
+}
+
+bool expert_store_borrow(expert_store *s, int layer, int id, expert_view *out) {
+    slot *x = store_slot_at(s, key_of(s, layer, id));
+    memset(out, 0, sizeof *out);
+    if (!x || x->state != SLOT_READY || s->lent[x->key]) return false;
+    pin(s, x);
+    *out = x->view;
+    return true;
+}
+
+void expert_store_lend(expert_store *s, int layer, int id) {
+    slot *x = store_slot_at(s, key_of(s, layer, id));
+    assert(x && x->pins > 0 && x->state == SLOT_READY && !s->lent[x->key]);
+    s->lent[x->key] = 1;
+    s->n_lent++;
+    s->n_ready--;
+}
+
+bool expert_store_take_back(expert_store *s, int layer, int id, uint8_t **part) {
+    int key = key_of(s, layer, id);
+    assert(s->lent[key] && !store_slot_at(s, key));
+    s->lent[key] = 0;
+    s->n_lent--;
+    int worst = s->n_free ? -1 : cache_worst(&s->cache);
+    bool room = s->n_free > 0 || (worst >= 0 && cache_before(&s->cache, worst, key));
+    if (!room || !part) return false;
+    slot *x = store_claim(s, key);
+    pin(s, x);
+    store_complete(s, x); /* where the parts lie; its state is what it was */
+    for (int i = 0; i < s->map.n_parts; i++) {
+        size_t at = (size_t)(x->view.part[i] - s->base);
+        part[i] = s->base + at;
+    }
+    x->state = SLOT_LOADING;
+    s->n_ready--;
+    return true;
+}
+
+void expert_store_returned(expert_store *s, int layer, int id, bool complete) {
+    slot *x = store_slot_at(s, key_of(s, layer, id));
+    assert(x && x->pins == 1 && x->state == SLOT_LOADING && !x->reads);
+    if (complete)
+        store_complete(s, x);
+    else
+        x->state = SLOT_FAILED;
+    unpin(s, x);
+}
+
 /* ---- invariants ---- */
 
 static const char *check_slot(const expert_store *s, int32_t index) {
@@ -245,11 +302,18 @@ const char *expert_store_check(const expert_store *s) {
         if (wrong) return wrong;
         used += s->slots[i].state != SLOT_FREE;
         loading += s->slots[i].state == SLOT_LOADING && s->slots[i].pins == 0;
-        ready += s->slots[i].state == SLOT_READY;
+        ready += s->slots[i].state == SLOT_READY && !s->lent[s->slots[i].key];
         demand += s->slots[i].guess ? 0 : s->slots[i].reads;
         n_heap += s->slots[i].state == SLOT_READY && s->slots[i].pins == 0;
     }
-    for (int i = 0; i < s->n_keys; i++) known += s->slot_of[i] >= 0;
+    int lent = 0;
+    for (int i = 0; i < s->n_keys; i++) {
+        const slot *x = store_slot_at(s, i);
+        known += x != NULL;
+        lent += s->lent[i];
+        if (s->lent[i] && x && x->pins == 0) return "6: a lent expert keeps its slot";
+    }
+    if (lent != s->n_lent) return "6: lent experts are miscounted";
     if (known != used) return "1: slot_of knows more or fewer slots than are used";
     if (n_heap != s->cache.n_heap) return "2: the heap is longer or shorter";
     for (int32_t i = s->free_head; i >= 0 && n_free <= s->n_slots; i = s->slots[i].next) n_free++;

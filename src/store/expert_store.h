@@ -128,6 +128,23 @@ bool expert_store_resident(const expert_store *s);
  * nothing is left to read. */
 bool expert_store_idle(expert_store *s, int milliseconds);
 
+/* ---- below a faster memory (a card's) that holds experts instead of this one ---- */
+
+/* These experts of the layer are used there now: the eviction policy's history, nothing else. */
+void expert_store_note(expert_store *s, int layer, const int *ids, int n);
+/* If the expert is in memory and complete: pins it, as a request does, but counts as none. */
+bool expert_store_borrow(expert_store *s, int layer, int id, expert_view *out);
+/* The faster memory has this pinned expert now: with its last release the slot is free, and until
+ * take_back the expert is neither read ahead nor asked for. */
+void expert_store_lend(expert_store *s, int layer, int id);
+/* A lent expert comes back. True: it has a slot, and part [n_parts] is where the caller writes its
+ * bytes (of any thread or device) before expert_store_returned, and before anybody asks for it.
+ * False: no slot for it, because those that have one are worth more; it is read when it is asked
+ * for. part may be NULL: the bytes are gone, no slot. */
+bool expert_store_take_back(expert_store *s, int layer, int id, uint8_t **part);
+/* The bytes are complete, or (false) never will be. */
+void expert_store_returned(expert_store *s, int layer, int id, bool complete);
+
 void expert_store_stats_get(expert_store *s, expert_store_stats *out);
 void expert_store_stats_reset(expert_store *s);
 

@@ -19,7 +19,8 @@
  *   2 a slot is in the cache's heap exactly when it is READY and has no pin
  *   3 a slot is in the free list exactly when it is FREE
  *   4 FAILED slots have pins; the last one to go frees the slot
- *   5 a slot whose reads were called off (ECANCELED) has no pin */
+ *   5 a slot whose reads were called off (ECANCELED) has no pin
+ *   6 a lent expert has no slot, or one with a pin, which goes with it */
 #ifndef STORE_STORE_IMPL_H
 #define STORE_STORE_IMPL_H
 
@@ -68,8 +69,10 @@ struct expert_store {
     size_t slot_bytes;
     uint8_t *base; /* of slot 0 */
     /* engine thread only */
-    slot *slots;       /* [n_slots] */
-    int32_t *slot_of;  /* [n_keys] */
+    slot *slots;      /* [n_slots] */
+    int32_t *slot_of; /* [n_keys] */
+    uint8_t *lent;    /* [n_keys] 1: a faster memory has it */
+    int n_lent;
     io_read **reads;   /* [depth], those not in use come first */
     int n_reads;       /* not in use */
     int32_t free_head; /* free slots */
@@ -96,6 +99,11 @@ static inline slot *store_slot_at(const expert_store *s, int key) {
     return s->slot_of[key] < 0 ? NULL : &s->slots[s->slot_of[key]];
 }
 
+/* Neither in a slot nor in a faster memory. */
+static inline bool store_is_missing(const expert_store *s, int key) {
+    return s->slot_of[key] < 0 && !s->lent[key];
+}
+
 static inline int store_layer_number(const expert_map *map, int layer) {
     return map->layer_numbers ? map->layer_numbers[layer] : layer;
 }
@@ -103,6 +111,8 @@ static inline int store_layer_number(const expert_map *map, int layer) {
 /* A slot for key, LOADING, without pins and in no queue; evicts the worst where none is free. One
  * must be free or evictable. */
 slot *store_claim(expert_store *s, int key);
+/* The slot has all bytes of its expert. */
+void store_complete(expert_store *s, slot *x);
 /* Back to FREE; no pins, no reads. */
 void store_free(expert_store *s, slot *x);
 /* Somebody asks for a slot from store_claim, or for one that was a guess: its reads go first. */

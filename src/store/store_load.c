@@ -48,7 +48,7 @@ static void queue_take(expert_store *s, slot_queue *q, slot *x) {
 
 void store_free(expert_store *s, slot *x) {
     assert(x->pins == 0 && x->reads == 0 && !x->queued);
-    if (x->state == SLOT_READY) s->n_ready--;
+    if (x->state == SLOT_READY && !s->lent[x->key]) s->n_ready--;
     s->slot_of[x->key] = -1;
     *x = (slot){.key = -1, .next = s->free_head};
     s->free_head = (int32_t)(x - s->slots);
@@ -113,6 +113,15 @@ static bool read_again(expert_store *s, slot *x, const record *r) {
     return true;
 }
 
+void store_complete(expert_store *s, slot *x) {
+    record r;
+    record_of(s, x->key, &r);
+    for (int i = 0; i < s->map.n_parts; i++) x->view.part[i] = slot_data(s, x) + r.part[i];
+    x->state = SLOT_READY;
+    x->guess = false;
+    s->n_ready++;
+}
+
 /* All reads of x have ended. */
 static void loaded(expert_store *s, slot *x, bool damaged) {
     record r;
@@ -124,12 +133,8 @@ static void loaded(expert_store *s, slot *x, bool damaged) {
         if (x->pins == 0) store_free(s, x);
         return;
     }
-    uint8_t *data = slot_data(s, x);
-    if (s->direct) record_settle(&r, data);
-    for (int i = 0; i < s->map.n_parts; i++) x->view.part[i] = data + r.part[i];
-    x->state = SLOT_READY;
-    x->guess = false;
-    s->n_ready++;
+    if (s->direct) record_settle(&r, slot_data(s, x));
+    store_complete(s, x);
     if (x->pins == 0) cache_add(&s->cache, x->key);
 }
 
@@ -196,7 +201,7 @@ static bool start_queue(expert_store *s, slot_queue *q, int spare) {
 
 /* Filling: guesses the next expert that has no slot. */
 static bool guess_next(expert_store *s) {
-    while (s->fill_at < s->n_keys && store_slot_at(s, s->fill_at)) s->fill_at++;
+    while (s->fill_at < s->n_keys && !store_is_missing(s, s->fill_at)) s->fill_at++;
     if (s->fill_at == s->n_keys || s->n_free == 0) return false;
     store_guess(s, store_claim(s, s->fill_at++));
     return true;

@@ -32,8 +32,8 @@ size_t expert_store_slot_bytes(const expert_map *map) {
 /* Everything beside the slots' bytes, for n slots. */
 static size_t table_bytes(const expert_map *map, size_t n_slots) {
     size_t reads = IO_DEPTH_MAX * (sizeof(io_read) + sizeof(io_read *));
-    size_t sum = reads + n_slots * sizeof(slot) + store_key_count(map) * sizeof(int32_t);
-    return round_up(sum + cache_memory(map->n_layers, map->n_experts) + 5 * 64, IO_ALIGN);
+    size_t sum = reads + n_slots * sizeof(slot) + store_key_count(map) * (sizeof(int32_t) + 1);
+    return round_up(sum + cache_memory(map->n_layers, map->n_experts) + 6 * 64, IO_ALIGN);
 }
 
 static size_t arena_bytes(const expert_map *map, size_t n_slots, size_t slot_bytes) {
@@ -150,6 +150,7 @@ static void lay_out(expert_store *s) {
     size_t n_slots = (size_t)s->n_slots, n_keys = (size_t)s->n_keys;
     s->slots = carve(s, n_slots * sizeof *s->slots);
     s->slot_of = carve(s, n_keys * sizeof *s->slot_of);
+    s->lent = carve(s, n_keys);
     cache_options policy = {.n_layers = s->map.n_layers, .n_experts = s->map.n_experts};
     cache_init(&s->cache, &policy, carve(s, cache_memory(policy.n_layers, policy.n_experts)));
     s->n_reads = io_room(s->io);

@@ -279,6 +279,25 @@ static void swiglu_case(lab *l, int n) {
     lab_end(l);
 }
 
+static void words_case(lab *l, int n) {
+    size_t bytes = (size_t)n * sizeof(int);
+    float *data = lab_floats(l, (size_t)n, -30, 30);
+    gpu_buffer pinned;
+    must(gpu_alloc(l->device, GPU_PINNED, bytes, &pinned));
+    memcpy(pinned.host, data, bytes);
+    args_words in = {.from = pinned.addr, .n = n}, out = {.to = pinned.addr, .n = n};
+    in.to = lab_out(l, bytes);
+    out.from = in.to;
+    lab_run(l, GPU_words, &in);
+    lab_same(l, lab_read(l, in.to, bytes), data, bytes, "words: from the host");
+    memset(pinned.host, 0xff, bytes);
+    lab_run(l, GPU_words, &out);
+    must(gpu_finish(l->device));
+    lab_same(l, pinned.host, data, bytes, "words: to the host");
+    gpu_free(l->device, &pinned);
+    lab_end(l);
+}
+
 void check_dense(lab *l) {
     check_matrices(l);
     lab_begin(l);
@@ -298,4 +317,7 @@ void check_dense(lab *l) {
     static const int sizes[] = {1, 255, 256, 257, 5000};
     for (int i = 0; i < 5; i++) swiglu_case(l, sizes[i]);
     lab_end_group(l, "swiglu");
+    lab_begin(l);
+    for (int i = 0; i < 5; i++) words_case(l, sizes[i]);
+    lab_end_group(l, "words");
 }

@@ -441,6 +441,98 @@ static void test_bad_mirror(void **state) {
     world_close(&b.w);
 }
 
+/* ---- below a faster memory ---- */
+
+typedef struct upper { /* the faster memory: the bytes of what was lent */
+    bed b;
+    uint8_t *bytes[LAYERS * EXPERTS]; /* owned; by key; NULL: not lent */
+    int n;
+} upper;
+
+static size_t upper_bytes(const upper *u) {
+    return (size_t)u->b.w.map.n_parts * (size_t)u->b.w.map.parts[0].bytes;
+}
+
+static size_t part_bytes(const upper *u, int key, int part) {
+    return u->b.w.map.parts[key * u->b.w.map.n_parts + part].bytes;
+}
+
+static void lend(upper *u, int layer, int id) {
+    expert_view v;
+    int key = layer * u->b.w.map.n_experts + id;
+    assert_ok(expert_store_request(u->b.s, layer, &id, 1));
+    assert_ok(expert_store_wait(u->b.s, layer, id, &v));
+    uint8_t *to = u->bytes[key] = calloc(1, upper_bytes(u));
+    assert_non_null(to);
+    for (int i = 0; i < u->b.w.map.n_parts; i++) {
+        memcpy(to, v.part[i], part_bytes(u, key, i));
+        to += part_bytes(u, key, i);
+    }
+    expert_store_lend(u->b.s, layer, id);
+    bed_check(&u->b);
+    expert_store_release(u->b.s, layer, id);
+    bed_check(&u->b);
+    assert_false(expert_store_borrow(u->b.s, layer, id, &v));
+    u->n++;
+}
+
+static void take_back(upper *u, int layer, int id, rng *r) {
+    uint8_t *part[EXPERT_PARTS_MAX];
+    int key = layer * u->b.w.map.n_experts + id;
+    bool forgotten = rng_next(r) % 4 == 0;
+    if (expert_store_take_back(u->b.s, layer, id, forgotten ? NULL : part)) {
+        const uint8_t *from = u->bytes[key];
+        for (int i = 0; i < u->b.w.map.n_parts; i++) {
+            memcpy(part[i], from, part_bytes(u, key, i));
+            from += part_bytes(u, key, i);
+        }
+        bed_check(&u->b);
+        bool complete = rng_next(r) % 4 != 0;
+        expert_store_returned(u->b.s, layer, id, complete);
+        expert_view v;
+        assert_int_equal(expert_store_borrow(u->b.s, layer, id, &v), complete);
+        if (complete) check_view(&u->b.w, layer, id, &v);
+        if (complete) expert_store_release(u->b.s, layer, id);
+    }
+    free(u->bytes[key]);
+    u->bytes[key] = NULL;
+    u->n--;
+    bed_check(&u->b);
+}
+
+/* Experts wander up and down; hints, sweeps and filling leave alone what is above. */
+static void test_lending(void **state) {
+    (void)state;
+    static upper u;
+    start(&u.b);
+    if (!bed_open(&u.b, IO_PREAD, 7)) return;
+    rng r;
+    rng_seed(&r, 5);
+    for (int round = 0; round < 400; round++) {
+        int key = (int)(rng_next(&r) % (LAYERS * EXPERTS)), layer = key / EXPERTS,
+            id = key % EXPERTS;
+        expert_store_tick(u.b.s);
+        expert_store_note(u.b.s, layer, &id, u.bytes[key] != NULL);
+        expert_store_hint(u.b.s, (layer + 1) % LAYERS, (int[]){id, (id + 1) % EXPERTS}, 2);
+        if (round % 5 == 0) expert_store_sweep(u.b.s, layer);
+        bed_check(&u.b);
+        if (u.bytes[key])
+            take_back(&u, layer, id, &r);
+        else if (u.n < 18)
+            lend(&u, layer, id);
+        else
+            get(&u.b, layer, id, 1);
+    }
+    for (int key = 0; key < LAYERS * EXPERTS; key++)
+        if (!u.bytes[key] && u.n < 18) lend(&u, key / EXPERTS, key % EXPERTS);
+    expert_store_fill(u.b.s); /* 18 above, the other 6 here */
+    while (!expert_store_idle(u.b.s, 100)) continue;
+    assert_true(expert_store_resident(u.b.s));
+    bed_check(&u.b);
+    for (int key = 0; key < LAYERS * EXPERTS; key++) free(u.bytes[key]);
+    bed_close(&u.b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_governor),
@@ -452,6 +544,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_fill, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_fill_limits, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_sweep, scratch_open, scratch_close),
+        cmocka_unit_test_setup_teardown(test_lending, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_mirror, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_bad_mirror, scratch_open, scratch_close),
     };

@@ -245,6 +245,14 @@ typedef struct args_swiglu {
     int n, pad;
 } args_swiglu;
 
+/* to[i] = from[i], n words; either may be pinned memory of the host. A launch instead of a copy,
+ * because the engines that copy may be busy with large ones. */
+typedef struct args_words {
+    ADDR(const int) from;
+    ADDR(int) to;
+    int n, pad;
+} args_words;
+
 /* h[t] += sum over j of weights[t, j] * y[t * k + j], ascending; then + sigmoid(gate[t]) *
  * shared[t]. */
 typedef struct args_combine {
@@ -291,6 +299,7 @@ typedef struct args_sample {
     X(plan, args_plan, PLAN_THREADS)                                                               \
     X(experts, args_experts, MATVEC_THREADS)                                                       \
     X(swiglu, args_swiglu, FLAT_THREADS)                                                           \
+    X(words, args_words, FLAT_THREADS)                                                             \
     X(combine, args_combine, FLAT_THREADS)                                                         \
     X(penalty, args_penalty, FLAT_THREADS)                                                         \
     X(sample, args_sample, SAMPLE_THREADS)
