@@ -63,6 +63,10 @@ void os_forget(void *secret, size_t bytes);
 /* What was written to fd and has reached the drive need not stay in the page cache: a wish. */
 void os_drop_cache(int fd);
 
+/* Room for a file of so many bytes, which it then has: a wish. Writes into it need not change the
+ * file's size, so several can be under way at once, and its blocks lie together. */
+void os_reserve(int fd, int64_t bytes);
+
 /* A socket that is closed on exec and does not block; where the system can, one whose peer's end is
  * no signal (elsewhere send with MSG_NOSIGNAL). -1: errno says why. */
 int os_socket(int family, int type, int protocol);

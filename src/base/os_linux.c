@@ -178,6 +178,9 @@ void os_forget(void *secret, size_t bytes) { explicit_bzero(secret, bytes); }
 
 void os_drop_cache(int fd) { posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); }
 
+/* Not posix_fallocate, which writes zeroes where the file system cannot reserve. */
+void os_reserve(int fd, int64_t bytes) { (void)!fallocate(fd, 0, 0, bytes); }
+
 int os_socket(int family, int type, int protocol) {
     return socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
 }

@@ -150,6 +150,11 @@ void os_forget(void *secret, size_t bytes) { memset_s(secret, bytes, 0, bytes); 
 
 void os_drop_cache(int fd) { (void)fcntl(fd, F_NOCACHE, 1); }
 
+void os_reserve(int fd, int64_t bytes) {
+    fstore_t wish = {.fst_flags = F_ALLOCATEALL, .fst_posmode = F_PEOFPOSMODE, .fst_length = bytes};
+    if (fcntl(fd, F_PREALLOCATE, &wish) == 0) (void)!ftruncate(fd, bytes);
+}
+
 int os_socket(int family, int type, int protocol) {
     int s = socket(family, type, protocol), on = 1;
     if (s < 0) return s;

@@ -88,15 +88,6 @@ static err check_options(const pack_options *o) {
     return err_none();
 }
 
-static err open_files(packer *p) {
-    p->fds = malloc(((size_t)p->w.experts.n_files + 1) * sizeof *p->fds);
-    if (!p->fds) return err_make(ERR_NOMEM, "no memory for %d files", p->w.experts.n_files);
-    for (int i = 0; i < p->w.experts.n_files; i++) p->fds[i] = -1;
-    for (int i = 0; i < p->w.experts.n_files; i++)
-        TRY(os_open_read(p->w.experts.paths[i], false, &p->fds[i]));
-    return err_none();
-}
-
 /* ---- the target ---- */
 
 static err make_directory(const char *path) {
@@ -219,18 +210,26 @@ static err write_rest(packer *p) {
     return e;
 }
 
+static err missing_experts(packer *p) {
+    bool *missing = calloc((size_t)p->config.layers, sizeof *missing);
+    if (!missing) return err_make(ERR_NOMEM, "no memory for the list of layers");
+    for (int i = 0; i < p->config.layers; i++) {
+        uint64_t bytes;
+        missing[i] = p->config.layer[i].sparse && !layer_done(p, i, &bytes);
+    }
+    err e = pack_experts(p, missing);
+    free(missing);
+    return e;
+}
+
 static err write_all(packer *p) {
     bool fresh = false;
     TRY(make_target(p));
     TRY(take_target(p, &fresh));
     if (p->report->complete_before) return err_none();
     TRY(survey(p, fresh));
-    TRY(open_files(p));
     TRY(pool_open(p->threads, &p->pool));
-    for (int i = 0; i < p->config.layers; i++) {
-        uint64_t bytes;
-        if (p->config.layer[i].sparse && !layer_done(p, i, &bytes)) TRY(pack_layer(p, i));
-    }
+    TRY(missing_experts(p));
     TRY(pack_trunk(p));
     return write_rest(p);
 }
@@ -238,9 +237,6 @@ static err write_all(packer *p) {
 static void packer_close(packer *p) {
     if (p->pool) pool_close(p->pool);
     if (p->lock >= 0) close(p->lock);
-    for (int i = 0; i < p->w.experts.n_files && p->fds; i++)
-        if (p->fds[i] >= 0) close(p->fds[i]);
-    free(p->fds);
     free(p->trunk);
     weights_close(&p->w);
     st_close(p->files);
@@ -251,14 +247,11 @@ err pack_model(const pack_options *options, pack_report *out) {
     *out = (pack_report){0};
     TRY(check_options(options));
     packer p = {.o = options, .report = out, .lock = -1};
-    int processors = os_cpu_count();
-    p.threads = options->threads > 0 ? options->threads : processors;
+    p.threads = options->threads > 0 ? options->threads : os_cpu_count();
     if (p.threads > THREADS_MAX) p.threads = THREADS_MAX;
     err e = open_source(&p);
     if (!e.code) e = choose_target(&p);
     if (!e.code) e = pack_plan(&p);
-    /* Without arithmetic the threads only wait for the disk, this way and that. */
-    if (options->threads <= 0 && p.relaid) p.threads = THREADS_MAX;
     if (!e.code && !options->dry_run) e = write_all(&p);
     packer_close(&p);
     return e;

@@ -7,8 +7,8 @@
  *
  * Layer by layer: each layer's file is whole under its name or not there, so a packing that was
  * killed goes on at the layer it was on, and ends with the same bytes. The trunk comes last, then
- * the manifest. Memory: one expert (source and result) for each thread and PACK_CHUNK for the
- * trunk, whatever the model's size. */
+ * the manifest. Reading, working and writing go on at the same time (pack_flow.h). Memory: about
+ * 160 MB, or ten experts where those are larger, whatever the model's size. */
 #ifndef ENGINE_PACK_H
 #define ENGINE_PACK_H
 

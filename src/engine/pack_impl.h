@@ -40,7 +40,6 @@ typedef struct packer {
     char prefix[64];    /* of the text model's tensors */
     pack_tensor *trunk; /* owned */
     int n_trunk;
-    int *fds; /* owned: of w.experts.paths */
     uint64_t done, total;
     int lock;      /* of packing.json */
     char mark[20]; /* source and settings */
@@ -61,8 +60,9 @@ void pack_record_of(const packer *p, const layer_weights *layer, pack_record *ou
 err pack_manifest(const packer *p, json_t **out) MUST_USE;
 err pack_config(const packer *p, json_t **out) MUST_USE;
 
-/* pack_experts.c, pack_trunk.c */
-err pack_layer(packer *p, int layer) MUST_USE; /* a layer of the model that has experts */
+/* pack_flow.c: the experts of those of the model's layers that are missing [layers]. */
+err pack_experts(packer *p, const bool *missing) MUST_USE;
+/* pack_trunk.c */
 err pack_trunk(packer *p) MUST_USE;
 
 void pack_tell(packer *p, const char *what, uint64_t bytes);

@@ -67,8 +67,10 @@ typedef struct bank_writer { /* one layer's file, as PATH.partial until it is fi
 /* Anything left of an earlier attempt is written over. */
 err bank_writer_open(bank_writer *w, const char *dir, int layer, int records,
                      size_t record_bytes) MUST_USE;
-/* Record i: record_bytes at `bytes`, which is aligned to BANK_ALIGN. Any thread, each i once. */
-err bank_writer_put(bank_writer *w, int i, const void *bytes) MUST_USE;
+/* Records [first, first + n) side by side at `bytes`, which is aligned to BANK_ALIGN: their
+ * checksums are taken, and they are written. Any thread, each record once. */
+void bank_writer_sum(bank_writer *w, int first, int n, const void *bytes);
+err bank_writer_put(bank_writer *w, int first, int n, const void *bytes) MUST_USE;
 /* Trailer, flush, and the file's real name. */
 err bank_writer_finish(bank_writer *w) MUST_USE;
 void bank_writer_close(bank_writer *w); /* after finish or instead of it */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/os.h"
 #include "format/bank.h"
 #include "format/bank_impl.h"
 
@@ -97,6 +98,8 @@ err bank_writer_open(bank_writer *w, const char *dir, int layer, int records, si
     w->fd = open(w->partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (w->fd >= 0) {
         try_direct(w->fd);
+        os_reserve(w->fd,
+                   (int64_t)records * (int64_t)record_bytes + (int64_t)bank_trailer_bytes(records));
         return err_none();
     }
     err e = err_system(errno, "%s", w->partial);
@@ -104,10 +107,16 @@ err bank_writer_open(bank_writer *w, const char *dir, int layer, int records, si
     return e;
 }
 
-err bank_writer_put(bank_writer *w, int i, const void *bytes) {
-    w->hashes[i] = XXH3_64bits(bytes, w->record_bytes);
-    return bank_write_at(w->fd, w->partial, bytes, w->record_bytes,
-                         (int64_t)i * (int64_t)w->record_bytes);
+void bank_writer_sum(bank_writer *w, int first, int n, const void *bytes) {
+    for (int i = 0; i < n; i++) {
+        const uint8_t *record = (const uint8_t *)bytes + (size_t)i * w->record_bytes;
+        w->hashes[first + i] = XXH3_64bits(record, w->record_bytes);
+    }
+}
+
+err bank_writer_put(bank_writer *w, int first, int n, const void *bytes) {
+    return bank_write_at(w->fd, w->partial, bytes, (size_t)n * w->record_bytes,
+                         (int64_t)first * (int64_t)w->record_bytes);
 }
 
 void bank_put_u64(uint8_t *out, uint64_t value) {
