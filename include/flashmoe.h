@@ -76,7 +76,9 @@ typedef struct fm_session fm_session;
  * thread. */
 typedef void (*fm_progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
 
-typedef enum fm_kv { FM_KV_DEFAULT, FM_KV_F32, FM_KV_F16 } fm_kv;
+/* Numbers of the attention cache. Q8: 8 bits and a scale of 16 for each 32 of them, 53 % of F16's
+ * bytes; lossy (docs/MEASURED.md), and FM_ERR_UNSUPPORTED unless heads have a multiple of 32. */
+typedef enum fm_kv { FM_KV_DEFAULT, FM_KV_F32, FM_KV_F16, FM_KV_Q8 } fm_kv;
 
 typedef struct fm_options {
     const char *model_dir; /* a Hugging Face snapshot directory; must be set */
@@ -133,6 +135,7 @@ typedef struct fm_plan {
     size_t expert_bytes_token; /* experts that one token touches, all layers */
     size_t trunk_bytes_token;  /* trunk that one token touches */
     int context, layers, experts, experts_per_token, sparse_layers;
+    fm_kv kv_type; /* what the numbers of `kv` are; never FM_KV_DEFAULT */
     bool fits;     /* floor <= memory_limit */
     bool resident; /* every expert fits: nothing is streamed once warm */
 } fm_plan;

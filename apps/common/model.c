@@ -91,9 +91,22 @@ int fail(const char *program, const fm_error *e) {
     return EXIT_FAILED;
 }
 
+static bool parse_kv(const char *program, const char *text, fm_kv *out) {
+    static const char *const names[] = {
+        [FM_KV_DEFAULT] = "auto", [FM_KV_F32] = "f32", [FM_KV_F16] = "f16", [FM_KV_Q8] = "q8"};
+    *out = FM_KV_DEFAULT;
+    for (int i = 0; text && i < (int)(sizeof names / sizeof *names); i++) {
+        *out = (fm_kv)i;
+        if (!strcmp(text, names[i])) return true;
+    }
+    if (text) args_wrong(program, "--kv is \"%s\"; it must be auto, f32, f16 or q8", text);
+    return !text;
+}
+
 bool model_options(const char *program, const model_args *a, char dir[MODEL_PATH_MAX],
                    fm_options *o) {
     fm_options_init(o);
+    if (!parse_kv(program, a->kv, &o->kv)) return false;
     if (!model_find(program, a->model, dir)) return false;
     o->model_dir = dir;
     o->memory = a->memory;

@@ -9,7 +9,7 @@
 #define MODEL_PATH_MAX 4096
 
 typedef struct model_args {
-    const char *model, *cpu, *gpu, *overlap; /* NULL: the default */
+    const char *model, *cpu, *gpu, *overlap, *kv; /* NULL: the default */
     size_t memory, vram;
     int threads, io_threads, context, experts;
     bool exact;
@@ -33,6 +33,8 @@ typedef struct model_args {
      MODEL_ARG(type, memory), 1, 0},                                                              \
     {"--context", "N", "context window in tokens (default: the model's, up to 32768)", ARG_INT,   \
      MODEL_ARG(type, context), 1, 1 << 24},                                                       \
+    {"--kv", "TYPE", "conversation memory: f32, f16, q8 (8 bits, lossy) (default: f16)",         \
+     ARG_TEXT, MODEL_ARG(type, kv), 0, 0},                                                        \
     {"--threads", "N", "processor threads (default: all)", ARG_INT, MODEL_ARG(type, threads),     \
      1, 256},                                                                                     \
     {"--gpu", "NAME", "auto, off, cuda, cuda:1, metal (default: auto)", ARG_TEXT,                \

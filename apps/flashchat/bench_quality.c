@@ -36,6 +36,7 @@ static fm_error open_pair(const bench *b, pair *p) {
     if (!o.context || o.context > TOKENS_MAX) o.context = plan.context;
     if (!e.code) e = fm_engine_open(&o, &p->fast);
     o.exact = true;
+    o.kv = FM_KV_DEFAULT;
     o.experts_per_token = 0;
     if (!e.code) e = fm_engine_open(&o, &p->exact);
     if (!e.code) e = fm_session_open(p->fast, &p->fast_session);
@@ -136,8 +137,9 @@ static void report(bench *b, pair *p) {
     fm_model_get(p->fast, &m);
     snprintf(what, sizeof what, "perplexity, exact, over %d tokens", p->n);
     add(b, what, exp(p->nll_exact / p->n), "");
-    snprintf(what, sizeof what, "perplexity, %s, k=%d%s", m.cpu, m.experts_per_token,
-             b->a->m.exact ? ", exact" : "");
+    snprintf(what, sizeof what, "perplexity, %s, k=%d%s%s%s", m.cpu, m.experts_per_token,
+             b->a->m.exact ? ", exact" : "", b->a->m.kv ? ", kv " : "",
+             b->a->m.kv ? b->a->m.kv : "");
     add(b, what, exp(p->nll_fast / p->n), "");
     add(b, "mean KL divergence", total / p->n, "nats");
     add(b, "99th percentile of it", p->kl[(int)(0.99 * (p->n - 1))], "nats");

@@ -37,7 +37,7 @@ static void cost_line(wizard *w, const model_entry *m, int context, uint64_t mem
     machine here = w->here;
     char least[16], fits[120];
     here.memory = memory;
-    model_need_get(m, context, &need);
+    model_need_get(m, context, settings_text(w->c, CONFIG_KV_QUANT), &need);
     model_outlook_text(&need, &here, fits, sizeof fits);
     snprintf(out, size, "needs at least %s of memory; fits: %s", human_memory(least, need.least),
              fits);
@@ -86,7 +86,7 @@ static void show_context_costs(wizard *w) {
         char first[32], line[400], kv[16], cost[200];
         model_need need;
         if (choices[i] > m->context) break;
-        model_need_get(m, choices[i], &need);
+        model_need_get(m, choices[i], settings_text(w->c, CONFIG_KV_QUANT), &need);
         cost_line(w, m, choices[i], memory_now(w), cost, sizeof cost);
         snprintf(first, sizeof first, "  %9d  ", choices[i]);
         snprintf(line, sizeof line, "keeps %s for the conversation; %s", human_memory(kv, need.kv),
@@ -108,17 +108,21 @@ static void show_profiles(const wizard *w) {
     }
 }
 
-/* The stored conversation at each precision; f16 is what the estimates are made for. */
+/* The stored conversation at each precision. */
 static void show_kv_costs(wizard *w) {
     const model_entry *m = chosen(w);
-    model_need need;
-    char full[16], half[16], quarter[16], line[300];
+    static const char *const types[] = {"f32", "f16", "q8"};
+    char size[3][16], line[300];
     if (!m) return;
-    model_need_get(m, (int)settings_int(w->c, CONFIG_CONTEXT_WINDOW), &need);
+    for (int i = 0; i < 3; i++) {
+        model_need need;
+        model_need_get(m, (int)settings_int(w->c, CONFIG_CONTEXT_WINDOW), types[i], &need);
+        human_memory(size[i], need.kv);
+    }
     snprintf(line, sizeof line,
-             "for the context window of now: f32 %s, f16 %s, q8 about %s (where it is a choice)",
-             human_memory(full, 2 * need.kv), human_memory(half, need.kv),
-             human_memory(quarter, need.kv / 2 + need.kv / 16));
+             "for the context window of now: f32 %s, f16 %s, q8 %s. What q8 costs in quality: "
+             "flashchat benchmark quality --kv q8",
+             size[0], size[1], size[2]);
     print_wrapped(stdout, "  ", line);
 }
 

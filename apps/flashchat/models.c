@@ -203,8 +203,8 @@ static err add_folder(model_list *l, const char *dir, bool user) {
 static int by_size(const void *a, const void *b) {
     const model_entry *x = a, *y = b;
     model_need nx, ny;
-    model_need_get(x, 0, &nx);
-    model_need_get(y, 0, &ny);
+    model_need_get(x, 0, "auto", &nx);
+    model_need_get(y, 0, "auto", &ny);
     if (nx.disk != ny.disk) return nx.disk < ny.disk ? -1 : 1;
     return strcmp(x->id, y->id);
 }

@@ -91,8 +91,8 @@ typedef struct model_need {
 } model_need;
 
 /* Estimates from the entry's numbers, within a few percent of the files. context 0: 32768 or the
- * model's own. */
-void model_need_get(const model_entry *m, int context, model_need *out);
+ * model's own. kv: a value of KV_QUANT. */
+void model_need_get(const model_entry *m, int context, const char *kv, model_need *out);
 
 typedef struct machine {
     uint64_t memory;     /* what flashchat may take: the setting, else 3/4 of what there is */

@@ -127,7 +127,8 @@ static void show_plan(const product *p, const model_entry *m, const hub_listing 
     model_need need;
     machine here;
     char text[200], line[500], size[16], memory[16];
-    model_need_get(m, (int)settings_int(p->c, CONFIG_CONTEXT_WINDOW), &need);
+    model_need_get(m, (int)settings_int(p->c, CONFIG_CONTEXT_WINDOW),
+                   settings_text(p->c, CONFIG_KV_QUANT), &need);
     if (machine_get(p->c, &here).code) return;
     model_outlook_text(&need, &here, text, sizeof text);
     snprintf(line, sizeof line,

@@ -23,7 +23,7 @@ typedef struct row {
 static void fill_row(const product *p, const model_entry *m, const machine *here, row *out) {
     out->m = m;
     int context = (int)settings_int(p->c, CONFIG_CONTEXT_WINDOW);
-    model_need_get(m, context, &out->need);
+    model_need_get(m, context, settings_text(p->c, CONFIG_KV_QUANT), &out->need);
     model_outlook_get(&out->need, here, &out->outlook);
     model_outlook_text(&out->need, here, out->text, sizeof out->text);
     out->state = model_where(p->c, m, out->dir);

@@ -33,14 +33,20 @@ static double trunk_weights(const model_entry *m) {
            3.0 * m->layers * hidden * m->shared_intermediate + 2.0 * m->vocab * hidden;
 }
 
-void model_need_get(const model_entry *m, int context, model_need *out) {
+static double kv_bytes(const char *type) {
+    if (!strcmp(type, "f32")) return 4;
+    return strcmp(type, "q8") ? 2 : 1 + 2.0 / 32; /* a scale of two bytes for each 32 */
+}
+
+void model_need_get(const model_entry *m, int context, const char *kv_type, model_need *out) {
     if (context <= 0) context = int_min(m->context, 32768);
     double per_expert =
         3.0 * m->hidden * m->expert_intermediate * bytes_per_weight(m->bits, m->group);
     double trunk = trunk_weights(m) * bytes_per_weight(m->trunk_bits, m->group) +
                    (double)m->layers * m->hidden * m->experts * bytes_per_weight(8, 64);
     double embedding = (double)m->vocab * m->hidden * bytes_per_weight(m->trunk_bits, m->group);
-    double kv = 2.0 * m->full_attention_layers * m->kv_heads * m->head_dim * context * 2;
+    double kv = 2.0 * m->full_attention_layers * m->kv_heads * m->head_dim * context;
+    kv *= kv_bytes(kv_type);
     double linear = m->layers - m->full_attention_layers;
     double state = linear * m->linear_value_heads * m->linear_head_dim * m->linear_head_dim * 4.0;
     double scratch = 256e6 * fmin(1, m->hidden / 2048.0) + 8e6;

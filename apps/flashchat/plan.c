@@ -139,6 +139,10 @@ static void line(const char *name, size_t bytes, const char *what) {
     print_wrapped(stdout, first, what);
 }
 
+static const char *kv_name(fm_kv type) {
+    return type == FM_KV_F32 ? "f32" : type == FM_KV_Q8 ? "q8" : "f16";
+}
+
 static void print_memory(const fm_plan *p) {
     char cache_note[96];
     double share = p->experts_total ? 100.0 * (double)p->cache / (double)p->experts_total : 100;
@@ -146,7 +150,10 @@ static void print_memory(const fm_plan *p) {
              share > 100 ? 100 : share, p->resident ? " (nothing is streamed once warm)" : "");
     printf("Memory, with a context window of %d tokens\n", p->context);
     line("trunk", p->trunk, "what every token needs: attention, norms, routers, embeddings");
-    line("KV cache", p->kv, "attention's memory of the conversation");
+    char kv_note[80];
+    snprintf(kv_note, sizeof kv_note, "attention's memory of the conversation, in %s",
+             kv_name(p->kv_type));
+    line("KV cache", p->kv, kv_note);
     line("state", p->state, "recurrent layers' memory of the conversation");
     line("scratch", p->scratch, "intermediate results");
     line("other", p->other, "tokenizer, program, threads");
@@ -210,6 +217,7 @@ static int print_json(const figures *f, const char *dir) {
     json_object_set_new(o, "model", json_string(dir));
     json_object_set_new(o, "fits", json_boolean(p->fits));
     json_object_set_new(o, "resident", json_boolean(p->resident));
+    json_object_set_new(o, "kv_type", json_string(kv_name(p->kv_type)));
     const struct {
         const char *key;
         double value;

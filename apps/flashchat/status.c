@@ -38,7 +38,7 @@ void status_get(product *p, status *out) {
     if (out->m) {
         if (!out->context || out->context > out->m->context)
             out->context = out->m->context < 32768 ? out->m->context : 32768;
-        model_need_get(out->m, out->context, &out->need);
+        model_need_get(out->m, out->context, settings_text(p->c, CONFIG_KV_QUANT), &out->need);
     }
     if (machine_get(p->c, &out->here).code) out->here = (machine){0};
     find_server(p, out);

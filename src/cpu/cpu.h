@@ -9,7 +9,8 @@
  *                               4, 2, 1
  *   exp, log, silu ...          one polynomial (cpu_math.h), same operations in the same order
  *   sums weighted by a scalar   (attention over V, the delta rule) ascending, one fused
- *                               multiply-add each
+ *                               multiply-add each; so are the scores of attention, q K^T: the
+ *                               fast tables have positions in lanes
  *
  * The integer path (cpu_actq, matmul_int) has one result too, of 8-bit activations:
  *
@@ -101,14 +102,24 @@ static inline size_t cpu_matmul_int_scratch(int cols, int group) {
     return CPU_INT_ROWS * ((size_t)cols + 2 * groups * sizeof(float)) + 32768;
 }
 
-typedef enum kv_type { KV_F32, KV_F16 } kv_type;
+/* How a head of K or V lies in the cache. KV_Q8: dim signed bytes, then dim / 32 scales of f16, one
+ * for each 32 of them: value = byte * scale, exact in float32. dim must be a multiple of 32 then.
+ */
+typedef enum kv_type { KV_F32, KV_F16, KV_Q8 } kv_type;
+
+#define KV_Q8_GROUP 32
+
+static inline size_t kv_head_bytes(kv_type type, int dim) {
+    if (type == KV_Q8) return (size_t)dim + (size_t)dim / KV_Q8_GROUP * sizeof(uint16_t);
+    return (size_t)dim * (type == KV_F16 ? sizeof(uint16_t) : sizeof(float));
+}
 
 /* Attention of the query heads that share one KV head. */
 typedef struct cpu_attn {
     float *out;           /* [n_q, head_dim] rows out_stride floats apart; no overlap with q */
     const float *q;       /* [n_q, head_dim] rows q_stride floats apart */
     const int *n_visible; /* [n_q]: query i sees positions 0 .. n_visible[i]-1 (>= 1) */
-    const void *k, *v; /* position p at k + p * kv_stride elements: head_dim elements of `type` */
+    const void *k, *v;    /* position p at k + p * kv_stride bytes: a head of `type` */
     kv_type type;
     size_t out_stride, q_stride, kv_stride;
     int n_q, head_dim;
@@ -183,6 +194,10 @@ typedef struct cpu_kernels {
     void (*delta_chunk)(
         const cpu_delta *d); /* chunkwise (UT transform), any n; equal to delta_step to rounding */
     void (*to_f16)(uint16_t *y, const float *x, int n); /* round to nearest even */
+    /* head = x [dim] as KV_Q8: scale = f16(max|x| / 127), byte = x * (1 / scale) rounded to nearest
+     * even, at most 127. An infinity or NaN, or 127 times what f16 holds, makes the whole group
+     * not finite. */
+    void (*to_q8)(uint8_t *head, const float *x, int dim);
 } cpu_kernels;
 
 /* The fastest table that this machine can run. */

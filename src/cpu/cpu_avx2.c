@@ -32,6 +32,17 @@ static inline void v_store_half(uint16_t *p, vf v) {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 
+/* out[0], out[1]: a0 b0 a1 b1 ... */
+static inline __attribute__((always_inline)) void v_zip(vf *out, vf a, vf b) {
+    __m256 low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
+    out[0] = (vf)_mm256_permute2f128_ps(low, high, 0x20);
+    out[1] = (vf)_mm256_permute2f128_ps(low, high, 0x31);
+}
+
+static inline vf v_load_bytes(const int8_t *p) {
+    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+
 static inline vf v_load_bf16(const uint16_t *p) {
     __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
     return (vf)_mm256_slli_epi32(wide, 16);
@@ -63,6 +74,8 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 #include "cpu/kernels_f32.inc"
 
 #include "cpu/kernels_gemm.inc"
+
+#include "cpu/kernels_attn.inc"
 
 #include "cpu/kernels_seq.inc"
 

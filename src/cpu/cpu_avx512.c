@@ -33,6 +33,18 @@ static inline void v_store_half(uint16_t *p, vf v) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 
+/* out[0], out[1]: a0 b0 a1 b1 ... */
+static inline __attribute__((always_inline)) void v_zip(vf *out, vf a, vf b) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    out[0] = (vf)_mm512_permutex2var_ps(a, low, b);
+    out[1] = (vf)_mm512_permutex2var_ps(a, high, b);
+}
+
+static inline vf v_load_bytes(const int8_t *p) {
+    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
 static inline vf v_load_bf16(const uint16_t *p) {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
     return (vf)_mm512_slli_epi32(wide, 16);
@@ -77,6 +89,8 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 #include "cpu/kernels_f32.inc"
 
 #include "cpu/kernels_gemm.inc"
+
+#include "cpu/kernels_attn.inc"
 
 #include "cpu/kernels_seq.inc"
 

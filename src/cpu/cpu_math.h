@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/bits.h"
+
 #define EXP_LOW   -104.0f /* exp rounds to 0 */
 #define EXP_HIGH  89.0f   /* exp is infinite */
 #define LOG2E     0x1.715476p+0f
@@ -96,6 +98,24 @@ static inline float softplus_1(float x) {
     float low = x > 20.0f ? 20.0f : x;
     float soft = log1p_1(exp_1(low));
     return x > 20.0f ? x : soft;
+}
+
+/* to_q8 of cpu.h for one group of n values. */
+static inline uint16_t q8_group(uint8_t *out, const float *x, int n) {
+    uint32_t top = 0; /* magnitudes as bits: order is no question, NaN is the largest */
+    for (int i = 0; i < n; i++) {
+        uint32_t bits = float_bits(x[i]) & 0x7fffffffu;
+        top = bits > top ? bits : top;
+    }
+    uint16_t stored = f32_to_f16(bits_float(top) / 127.0f);
+    float scale = f16_to_f32(stored), steps = scale > 0 ? 1.0f / scale : 0;
+    for (int i = 0; i < n; i++) {
+        float v = x[i] * steps;
+        v = v <= 127.0f ? v : 127.0f; /* so is NaN */
+        v = v >= -127.0f ? v : -127.0f;
+        out[i] = (uint8_t)(float_bits(v + ROUND_BIG) - float_bits(ROUND_BIG));
+    }
+    return stored;
 }
 
 static inline float sigmoid_1(float x) { return 1.0f / (1.0f + exp_1(-x)); }

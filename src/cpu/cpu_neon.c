@@ -36,6 +36,19 @@ static inline void v_store_half(uint16_t *p, vf v) {
     vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)));
 }
 
+/* out[0], out[1]: a0 b0 a1 b1 ... */
+static inline __attribute__((always_inline)) void v_zip(vf *out, vf a, vf b) {
+    out[0] = (vf)vzip1q_f32((float32x4_t)a, (float32x4_t)b);
+    out[1] = (vf)vzip2q_f32((float32x4_t)a, (float32x4_t)b);
+}
+
+static inline vf v_load_bytes(const int8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
+    return (vf)vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+}
+
 static inline vf v_load_bf16(const uint16_t *p) { return (vf)vshll_n_u16(vld1_u16(p), 16); }
 
 /* Integers [8j, 8j + 8) lie in `bits` bytes, four of them fit 32 bits. */
@@ -56,6 +69,8 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 #include "cpu/kernels_f32.inc"
 
 #include "cpu/kernels_gemm.inc"
+
+#include "cpu/kernels_attn.inc"
 
 #include "cpu/kernels_seq.inc"
 

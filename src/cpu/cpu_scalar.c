@@ -113,10 +113,18 @@ static void conv4_silu(const cpu_conv *v) {
 }
 
 static void load_kv(float *out, const cpu_attn *a, const void *base, int position) {
-    size_t at = (size_t)position * a->kv_stride;
+    const uint8_t *head = (const uint8_t *)base + (size_t)position * a->kv_stride;
     for (int i = 0; i < a->head_dim; i++) {
-        out[i] = a->type == KV_F16 ? f16_to_f32(((const uint16_t *)base)[at + (size_t)i])
-                                   : ((const float *)base)[at + (size_t)i];
+        uint16_t half;
+        if (a->type == KV_F32) {
+            memcpy(out + i, head + (size_t)i * sizeof *out, sizeof *out);
+        } else if (a->type == KV_F16) {
+            memcpy(&half, head + (size_t)i * sizeof half, sizeof half);
+            out[i] = f16_to_f32(half);
+        } else {
+            memcpy(&half, head + a->head_dim + i / KV_Q8_GROUP * (int)sizeof half, sizeof half);
+            out[i] = (float)(int8_t)head[i] * f16_to_f32(half);
+        }
     }
 }
 
@@ -133,7 +141,9 @@ static void attention_one(const cpu_attn *a, int i) {
         float p[CPU_ATTN_BLOCK];
         for (int j = 0; j < n; j++) {
             load_kv(row, a, a->k, start + j);
-            p[j] = dot(row, q, a->head_dim) * a->scale;
+            float s = 0;
+            for (int c = 0; c < a->head_dim; c++) s = fmaf(q[c], row[c], s);
+            p[j] = s * a->scale;
         }
         float new_top = max_of(p, n, top);
         float fade = exp_1(top - new_top);
@@ -262,6 +272,13 @@ static void to_f16(uint16_t *y, const float *x, int n) {
     for (int i = 0; i < n; i++) y[i] = f32_to_f16(x[i]);
 }
 
+static void to_q8(uint8_t *head, const float *x, int dim) {
+    for (int g = 0; g < dim; g += KV_Q8_GROUP) {
+        uint16_t scale = q8_group(head + g, x + g, KV_Q8_GROUP);
+        memcpy(head + dim + g / KV_Q8_GROUP * (int)sizeof scale, &scale, sizeof scale);
+    }
+}
+
 static const cpu_kernels table = {
     .name = "scalar",
     .matmul = matmul,
@@ -284,6 +301,7 @@ static const cpu_kernels table = {
     .delta_step = delta_step,
     .delta_chunk = delta_chunk,
     .to_f16 = to_f16,
+    .to_q8 = to_q8,
 };
 
 const cpu_kernels *cpu_table_scalar(void) { return &table; }

@@ -19,7 +19,7 @@
 #include "text/tokenizer.h"
 
 /* Bumped when saved sessions of an older build must not be read. */
-#define ENGINE_ABI 1
+#define ENGINE_ABI 2
 
 /* The checkpoint's headers, before any weight is read: what plan and open have in common. */
 typedef struct model_files {

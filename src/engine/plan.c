@@ -68,6 +68,22 @@ static err check_options(const fm_options *o, const model_config *c) {
     return err_none();
 }
 
+static err choose_kv(const fm_options *o, const model_config *c, kv_type *out) {
+    switch (o->kv) {
+    case FM_KV_DEFAULT: *out = o->exact ? KV_F32 : KV_F16; break;
+    case FM_KV_F32: *out = KV_F32; break;
+    case FM_KV_F16: *out = KV_F16; break;
+    case FM_KV_Q8: *out = KV_Q8; break;
+    default: return err_make(ERR_ARG, "kv is %d; known are f32, f16 and q8", (int)o->kv);
+    }
+    if (*out == KV_Q8 && c->head_dim % KV_Q8_GROUP)
+        return err_make(ERR_UNSUPPORTED,
+                        "an 8-bit attention cache needs heads of a multiple of %d numbers, this "
+                        "model's have %d: use f16",
+                        KV_Q8_GROUP, c->head_dim);
+    return err_none();
+}
+
 static size_t default_limit(void) {
     os_memory m;
     os_memory_get(&m);
@@ -180,8 +196,8 @@ err memory_plan_make(const fm_options *o, const model_files *m, const weights *w
     /* More than processors would only take turns (docs/MEASURED.md, "CPU kernels"). */
     p->threads = o->threads ? int_min(o->threads, os_cpu_count()) : os_cpu_count();
     p->sessions = o->sessions ? o->sessions : 1;
-    bool f32 = o->kv == FM_KV_F32 || (o->kv == FM_KV_DEFAULT && o->exact);
-    p->kv = f32 ? KV_F32 : KV_F16;
+    TRY(choose_kv(o, c, &p->kv));
+    p->face.kv_type = p->kv == KV_F32 ? FM_KV_F32 : p->kv == KV_F16 ? FM_KV_F16 : FM_KV_Q8;
     state_shape shape;
     state_shape_of(c, 1, p->kv, &shape);
     in.recurrent = state_recurrent_bytes(&shape);

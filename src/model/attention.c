@@ -52,15 +52,17 @@ void attention_angles(cpu_ops *o, const batch *b) {
 static void store_kv(const attn_job *j, const batch_item *item, int t, int h, const float *k,
                      const float *v) {
     const cpu_ops *o = j->o;
-    size_t d = (size_t)o->c->head_dim, at = (size_t)(item->start + t) * d;
+    const cpu_kernels *kernels = o->o.kernels;
+    int d = o->c->head_dim;
+    size_t bytes = kv_head_bytes(o->shape.type, d), at = (size_t)(item->start + t) * bytes;
     const cpu_state *s = (const cpu_state *)(const void *)item->state;
     const float *from[2] = {k, v};
     for (int which = 0; which < 2; which++) {
-        void *base = cpu_state_kv(s, j->layer, which, h);
-        if (o->shape.type == KV_F16) {
-            o->o.kernels->to_f16((uint16_t *)base + at, from[which], (int)d);
-        } else {
-            memcpy((float *)base + at, from[which], d * sizeof(float));
+        uint8_t *to = cpu_state_kv(s, j->layer, which, h) + at;
+        switch (o->shape.type) {
+        case KV_F32: memcpy(to, from[which], bytes); break;
+        case KV_F16: kernels->to_f16((uint16_t *)(void *)to, from[which], d); break;
+        case KV_Q8: kernels->to_q8(to, from[which], d); break;
         }
     }
 }
@@ -133,7 +135,7 @@ static void attend(void *ctx, int task, int worker) {
                   .type = o->shape.type,
                   .out_stride = (size_t)d,
                   .q_stride = (size_t)d,
-                  .kv_stride = (size_t)d,
+                  .kv_stride = kv_head_bytes(o->shape.type, d),
                   .n_q = n * group,
                   .head_dim = d,
                   .scale = (float)(1.0 / sqrt((double)d)),

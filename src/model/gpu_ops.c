@@ -338,8 +338,7 @@ static const ops_table table = {
 
 static void measure_states(gpu_ops *o) {
     const model_config *c = o->c;
-    int type = o->o.kv == KV_F16 ? KVT_F16 : KVT_F32;
-    o->kv_row = (size_t)c->kv_heads * gpu_kv_head_bytes(type, c->head_dim);
+    o->kv_row = (size_t)c->kv_heads * gpu_kv_head_bytes(gpu_kv_type(o), c->head_dim);
     o->kv_layer = round_up((size_t)o->o.context * o->kv_row, CUT_ALIGN);
     o->kv_slot = o->kv_layer * 2 * (size_t)o->shape.n_full;
     o->recurrent_slot = state_recurrent_bytes(&o->shape);

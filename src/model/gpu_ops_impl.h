@@ -158,6 +158,11 @@ typedef struct gpu_state {
 
 static inline gpu_ops *gpu_of(ops *o) { return (gpu_ops *)(void *)o; }
 
+static inline int gpu_kv_type(const gpu_ops *o) {
+    static const int types[] = {[KV_F32] = KVT_F32, [KV_F16] = KVT_F16, [KV_Q8] = KVT_Q8};
+    return types[o->o.kv];
+}
+
 /* The device's address of something in the trunk. */
 static inline gpu_addr gpu_at(const gpu_ops *o, const void *p) {
     return p ? gpu_windows_at(&o->trunk, p) : 0;

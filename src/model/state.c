@@ -4,10 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static size_t element(const state_shape *s) { return s->type == KV_F16 ? 2 : 4; }
-
 static size_t head_bytes(const state_shape *s, int positions) {
-    return (size_t)positions * (size_t)s->head_dim * element(s);
+    return (size_t)positions * kv_head_bytes(s->type, s->head_dim);
 }
 
 void state_shape_of(const model_config *c, int context, kv_type type, state_shape *out) {
@@ -62,7 +60,7 @@ void cpu_state_reset(cpu_state *s) {
     memset(s->recurrent.base, 0, state_recurrent_bytes(s->shape));
 }
 
-void *cpu_state_kv(const cpu_state *s, int layer, int which, int h) {
+uint8_t *cpu_state_kv(const cpu_state *s, int layer, int which, int h) {
     const state_shape *d = s->shape;
     size_t at = ((size_t)d->index[layer] * 2 + (size_t)which) * (size_t)d->kv_heads + (size_t)h;
     return s->kv.base + at * head_bytes(d, d->context);

@@ -1,7 +1,7 @@
 /* state.h: what one sequence leaves behind in the layers, on the CPU.
  *
- *     kv         full attention layer f, KV head h, position p, [head_dim]   f32 or f16
- *                K and V apart: [f][K, V][h][context][head_dim]
+ *     kv         full attention layer f, KV head h, position p: a head of kv_type (cpu/cpu.h)
+ *                K and V apart: [f][K, V][h][context]
  *     recurrent  DeltaNet layer d: S [v_heads][dk][dv], then the last 3 raw rows [3][channels], f32
  *
  * The cache of positions is mapped for the whole context window and charged to the budget; pages
@@ -35,8 +35,8 @@ err cpu_state_open(const state_shape *shape, budget *b, cpu_state **out) MUST_US
 void cpu_state_close(cpu_state *s);
 void cpu_state_reset(cpu_state *s);
 
-/* K (which 0) or V (1) of KV head h of a full attention layer: [context][head_dim]. */
-void *cpu_state_kv(const cpu_state *s, int layer, int which, int h);
+/* K (which 0) or V (1) of KV head h of a full attention layer: [context] of kv_head_bytes. */
+uint8_t *cpu_state_kv(const cpu_state *s, int layer, int which, int h);
 /* S of value head 0 of a DeltaNet layer; the conv rows follow after the last head. */
 float *cpu_state_delta(const cpu_state *s, int layer);
 float *cpu_state_rows(const cpu_state *s, int layer);

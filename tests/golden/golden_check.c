@@ -2,6 +2,8 @@
  *
  *     golden-check DIR [--golden FILE] [--memory SIZE] [--threads N] [--cpu NAME | --gpu NAME]
  *     golden-check DIR --heldout FILE --expect P      perplexity instead of logits
+ *     golden-check DIR --heldout FILE --agree P --kv q8
+ *                        likeliest tokens and KL divergence against the exact path
  *
  * Opens the checkpoint in DIR on the exact path (float32 activations, F32 attention cache) and runs
  * every prompt p0, p1 ... of the golden file (default DIR/golden.safetensors;
@@ -36,7 +38,7 @@
 #define HELDOUT_ROWS  32
 
 typedef struct options {
-    const char *golden, *cpu, *gpu, *overlap, *heldout;
+    const char *golden, *cpu, *gpu, *overlap, *heldout, *kv;
     size_t memory, vram;
     int threads, io_threads, experts, rows, prompts;
     bool fast, assistant;
@@ -57,12 +59,14 @@ static const arg_def defs[] = {
      offsetof(options, fast), 0, 0},
     {"--heldout", "FILE", "measure the perplexity of this file", ARG_TEXT,
      offsetof(options, heldout), 0, 0},
+    {"--kv", "TYPE", "f16 or q8 for the attention cache (with --heldout)", ARG_TEXT,
+     offsetof(options, kv), 0, 0},
     {"--expect", "P", "the perplexity that it must have, within 0.5 %", ARG_FLOAT,
      offsetof(options, expect), 1, 1e9},
     {"--assistant", NULL, "count only what the assistant says", ARG_FLAG,
      offsetof(options, assistant), 0, 0},
-    {"--agree", "P", "with --fast: least percent of same likeliest tokens as the exact path",
-     ARG_FLOAT, offsetof(options, agree), 0, 100},
+    {"--agree", "P", "least percent of same likeliest tokens as the exact path", ARG_FLOAT,
+     offsetof(options, agree), 0, 100},
     {"--prompts", "N", "only the first N recorded prompts", ARG_INT, offsetof(options, prompts), 1,
      1000},
     {"--rows", "N", "only the first N rows of the held-out file", ARG_INT, offsetof(options, rows),
@@ -413,13 +417,14 @@ int main(int argc, char **argv) {
     }
     if (r == ARGS_WRONG) return EXIT_USAGE;
     if (rest.n != 1) return args_wrong(PROGRAM, "which model directory?");
-    if (o.fast && !o.heldout) return args_wrong(PROGRAM, "--fast goes with --heldout");
+    if ((o.fast || o.kv) && !o.heldout)
+        return args_wrong(PROGRAM, "--fast and --kv go with --heldout");
 
     fm_options e;
     fm_options_init(&e);
     e.model_dir = rest.item[0];
     e.exact = !o.fast;
-    e.kv = o.fast ? FM_KV_DEFAULT : FM_KV_F32;
+    e.kv = o.kv ? strcmp(o.kv, "q8") ? FM_KV_F16 : FM_KV_Q8 : FM_KV_DEFAULT;
     e.memory = o.memory;
     e.threads = o.threads;
     e.io_threads = o.io_threads;

@@ -22,3 +22,4 @@ one "held-out perplexity" --expect 1.5449
 one "held-out perplexity, fast path" --fast --expect 1.5449
 one "fast path's likeliest token is the exact path's" --fast --agree 98 --rows 4
 one "held-out perplexity, what the assistant says" --assistant --expect 1.3766 --fast
+one "8-bit conversation memory, against the exact path" --kv q8 --agree 99 --rows 1

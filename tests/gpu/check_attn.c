@@ -156,7 +156,7 @@ static void attend(lab *l, const shape *s, const attn_data *d, int t, float *wan
                       .type = KV_F32,
                       .out_stride = (size_t)s->dim,
                       .q_stride = (size_t)s->dim,
-                      .kv_stride = (size_t)s->dim,
+                      .kv_stride = (size_t)s->dim * sizeof(float),
                       .n_q = per_kv,
                       .head_dim = s->dim,
                       .scale = 1.0f / sqrtf((float)s->dim),

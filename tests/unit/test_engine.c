@@ -117,9 +117,10 @@ static void run(const fm_options *o, float **out, size_t *bytes) {
     rig_close(&r);
 }
 
-static void check_same_bits(const char *model, bool exact) {
+static void check_same_bits(const char *model, bool exact, fm_kv kv) {
     fm_options o = options_for(model);
     o.exact = exact;
+    o.kv = kv;
     fm_plan p;
     ok(fm_plan_get(&o, &p));
     size_t memories[3] = {p.floor, p.floor + p.experts_total / 3, 200 * MIB};
@@ -150,10 +151,11 @@ static void check_same_bits(const char *model, bool exact) {
 static void test_same_bits(void **state) {
     (void)state;
     if (!have_goldens()) return;
-    check_same_bits(HYBRID, true);
-    check_same_bits(HYBRID, false);
-    check_same_bits("qwen3_5_moe", true);
-    check_same_bits(PLAIN, false);
+    check_same_bits(HYBRID, true, FM_KV_DEFAULT);
+    check_same_bits(HYBRID, false, FM_KV_DEFAULT);
+    check_same_bits("qwen3_5_moe", true, FM_KV_DEFAULT);
+    check_same_bits(PLAIN, false, FM_KV_DEFAULT);
+    check_same_bits(PLAIN, false, FM_KV_Q8);
 }
 
 /* ---- chunks, batches ---- */
@@ -176,6 +178,57 @@ static void test_chunked_is_stepped(void **state) {
         free(whole);
         rig_close(&r);
     }
+}
+
+/* 8 bits: near the exact path (logits here are about 0.2 apart from one another), the same bits in
+ * any chunks, and 34 bytes for every 64 of F16. */
+static void test_q8(void **state) {
+    (void)state;
+    if (!have_goldens()) return;
+    enum { N = 200 };
+    fm_options o = options_for(PLAIN);
+    o.exact = true;
+    fm_plan f32, q8;
+    ok(fm_plan_get(&o, &f32));
+    rig r = rig_with(&o);
+    int32_t tokens[N];
+    make_tokens(tokens, N, 3);
+    ok(fm_session_sync(r.session, tokens, N, NULL, NULL));
+    float *exact = copy_logits(&r, r.session);
+    rig_close(&r);
+    o.kv = FM_KV_Q8;
+    ok(fm_plan_get(&o, &q8));
+    assert_int_equal(q8.kv * 128, f32.kv * 34);
+    assert_int_equal(q8.kv_type, FM_KV_Q8);
+    r = rig_with(&o);
+    for (int i = 0; i < N; i++) ok(fm_session_step(r.session, tokens[i]));
+    near_logits(&r, r.session, exact, 0.05f);
+    float *stepped = copy_logits(&r, r.session);
+    assert_true(memcmp(stepped, exact, (size_t)r.vocab * sizeof *exact) != 0);
+    for (size_t first = 1; first < N; first += 66) {
+        fm_session_clear(r.session);
+        ok(fm_session_sync(r.session, tokens, first, NULL, NULL));
+        ok(fm_session_sync(r.session, tokens, N, NULL, NULL));
+        same_logits(&r, r.session, stepped, "8 bits in other chunks");
+    }
+    free(exact);
+    free(stepped);
+    rig_close(&r);
+    o.gpu = "host"; /* the GPU's kernels keep the same bytes; they round halves away from zero */
+    o.exact = false;
+    r = rig_with(&o);
+    ok(fm_session_sync(r.session, tokens, 40, NULL, NULL));
+    float *gpu = copy_logits(&r, r.session);
+    rig_close(&r);
+    o.gpu = "off";
+    o.exact = true;
+    r = rig_with(&o);
+    ok(fm_session_sync(r.session, tokens, 40, NULL, NULL));
+    near_logits(&r, r.session, gpu, 0.05f);
+    free(gpu);
+    rig_close(&r);
+    o.kv = (fm_kv)9;
+    refused(fm_plan_get(&o, &q8), FM_ERR_ARG, "f16 and q8");
 }
 
 static void test_batch_is_alone(void **state) {
@@ -266,10 +319,10 @@ static void test_prefix(void **state) {
 
 /* ---- saving ---- */
 
-static void test_save_restore(void **state) {
-    (void)state;
-    if (!have_goldens()) return;
-    rig r = rig_open(HYBRID), q = rig_open(HYBRID);
+static void check_save_restore(fm_kv kv) {
+    fm_options o = options_for(HYBRID);
+    o.kv = kv;
+    rig r = rig_with(&o), q = rig_with(&o);
     int32_t tokens[80];
     make_tokens(tokens, 80, 21);
     ok(fm_session_sync(r.session, tokens, 77, NULL, NULL));
@@ -293,11 +346,22 @@ static void test_save_restore(void **state) {
         assert_int_equal(fm_session_restore(q.session, blob, i).code, FM_ERR_CORRUPT);
     }
     rig_close(&q);
+    o.kv = kv == FM_KV_Q8 ? FM_KV_F16 : FM_KV_Q8;
+    q = rig_with(&o);
+    refused(fm_session_restore(q.session, blob, bytes), FM_ERR_CORRUPT, "option set");
+    rig_close(&q);
     rig other = rig_open("qwen3_5_moe");
     refused(fm_session_restore(other.session, blob, bytes), FM_ERR_CORRUPT, "another model");
     free(blob);
     rig_close(&other);
     rig_close(&r);
+}
+
+static void test_save_restore(void **state) {
+    (void)state;
+    if (!have_goldens()) return;
+    check_save_restore(FM_KV_DEFAULT);
+    check_save_restore(FM_KV_Q8);
 }
 
 /* ---- refusals ---- */
@@ -363,10 +427,10 @@ int main(int argc, char **argv) {
     (void)argc;
     golden_from(argv[0]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits),      cmocka_unit_test(test_chunked_is_stepped),
-        cmocka_unit_test(test_batch_is_alone), cmocka_unit_test(test_prefix),
-        cmocka_unit_test(test_save_restore),   cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_floor),
+        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_chunked_is_stepped),
+        cmocka_unit_test(test_q8),        cmocka_unit_test(test_batch_is_alone),
+        cmocka_unit_test(test_prefix),    cmocka_unit_test(test_save_restore),
+        cmocka_unit_test(test_refused),   cmocka_unit_test(test_floor),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -134,13 +134,13 @@ static double twin_attention(const cpu_attn *a, const float *k, const float *v, 
             double s = 0;
             for (int d = 0; d < a->head_dim; d++) {
                 s += (double)a->q[(size_t)i * a->q_stride + (size_t)d] *
-                     k[(size_t)p * a->kv_stride + (size_t)d];
+                     k[(size_t)p * a->kv_stride / sizeof *k + (size_t)d];
             }
             s *= a->scale;
             if (pass == 0) top = s > top ? s : top;
             if (pass == 1) {
                 total += exp(s - top);
-                out += exp(s - top) * v[(size_t)p * a->kv_stride + (size_t)c];
+                out += exp(s - top) * v[(size_t)p * a->kv_stride / sizeof *v + (size_t)c];
             }
         }
     }
@@ -156,13 +156,52 @@ static void test_attention(void **state) {
     float *q = random_floats(&r, Q * DIM, 4), *k = random_floats(&r, P * DIM, 2),
           *v = random_floats(&r, P * DIM, 1);
     float *scratch = guarded(cpu_attn_scratch(Q, DIM) * sizeof(float)), out[Q * DIM];
-    cpu_attn a = {out, q, visible, k, v, KV_F32, DIM, DIM, DIM, Q, DIM, 0.3f, scratch};
+    cpu_attn a = {out, q, visible, k, v, KV_F32, DIM, DIM, DIM * 4, Q, DIM, 0.3f, scratch};
     scalar()->attention(&a);
     for (int i = 0; i < Q; i++) {
         for (int c = 0; c < DIM; c++)
             close_to(out[i * DIM + c], twin_attention(&a, k, v, i, c), 2e-6);
     }
     release_all();
+}
+
+/* What to_q8 keeps: half a step of the group's scale, and the scale is f16's nearest. */
+static void test_q8(void **state) {
+    (void)state;
+    enum { DIM = 96 };
+    rng r;
+    rng_seed(&r, 31);
+    const float tops[] = {0, 1e-30f, 1e-6f, 0.02f, 1, 300, 60000, 8e6f};
+    for (int i = 0; i < LENGTH(tops); i++) {
+        float *x = random_floats(&r, DIM, tops[i]);
+        uint8_t *head = guarded(kv_head_bytes(KV_Q8, DIM));
+        scalar()->to_q8(head, x, DIM);
+        for (int c = 0; c < DIM; c++) {
+            uint16_t half;
+            memcpy(&half, head + DIM + c / 32 * 2, sizeof half);
+            double top = 0, scale = f16_to_f32(half);
+            for (int k = c / 32 * 32; k < c / 32 * 32 + 32; k++)
+                top = fmax(top, fabs((double)x[k]));
+            double rounded = fmax(top / 127 / 2048, 0x1p-25); /* of the scale, at most */
+            assert_true(fabs(scale - top / 127) <= rounded);
+            /* The largest value is cut off where the scale was rounded down. */
+            double lost = fabs((int8_t)head[c] * scale - (double)x[c]);
+            assert_true(lost <= fmax(0.5001 * scale, 127.001 * rounded));
+        }
+        release_all();
+    }
+    const float bad[] = {INFINITY, -INFINITY, NAN, 9e6f};
+    for (int i = 0; i < LENGTH(bad); i++) {
+        float x[64] = {1, 2, 3};
+        uint8_t head[64 + 4];
+        x[40] = bad[i];
+        scalar()->to_q8(head, x, 64);
+        uint16_t scales[2];
+        memcpy(scales, head + 64, sizeof scales);
+        assert_true(isfinite(f16_to_f32(scales[0])));
+        assert_true(!isfinite(f16_to_f32(scales[1])));
+        assert_true(!isfinite((float)(int8_t)head[41] * f16_to_f32(scales[1])));
+    }
 }
 
 typedef struct delta_case {
@@ -386,23 +425,32 @@ static void test_each_conv(void **state) {
     }
 }
 
+/* n heads of a type, stride bytes apart; they end with the memory. */
+static uint8_t *random_heads(rng *r, int n, int dim, kv_type type, size_t stride, float scale) {
+    uint8_t *heads = guarded((size_t)(n - 1) * stride + kv_head_bytes(type, dim));
+    for (int i = 0; i < n; i++) {
+        float x[256];
+        for (int c = 0; c < dim; c++) x[c] = random_float(r) * scale;
+        uint8_t *to = heads + (size_t)i * stride;
+        if (type == KV_F32) memcpy(to, x, (size_t)dim * sizeof *x);
+        if (type == KV_F16) scalar()->to_f16((uint16_t *)(void *)to, x, dim);
+        if (type == KV_Q8) scalar()->to_q8(to, x, dim);
+    }
+    return heads;
+}
+
 static void attention_case(const cpu_kernels *k, rng *r, int n_q, int dim, kv_type type) {
     enum { P = 200 };
-    size_t q_stride = (size_t)dim + 1, out_stride = (size_t)dim + 2, kv_stride = (size_t)dim + 6;
-    size_t out_size = (size_t)(n_q - 1) * out_stride + (size_t)dim,
-           kv_size = (P - 1) * kv_stride + (size_t)dim;
+    size_t q_stride = (size_t)dim + 1, out_stride = (size_t)dim + 2;
+    size_t out_size = (size_t)(n_q - 1) * out_stride + (size_t)dim;
+    size_t kv_stride = kv_head_bytes(type, dim) + 12;
     int *visible = guarded((size_t)n_q * sizeof *visible);
     for (int i = 0; i < n_q; i++) visible[i] = i == 1 ? P : 1 + (int)(rng_next(r) % P);
     if (n_q > 6) visible[3] = visible[4] = visible[5] = visible[6];
     if (n_q == 1) visible[0] = P;
     float *q = random_floats(r, (size_t)(n_q - 1) * q_stride + (size_t)dim, 3);
-    void *kk = random_floats(r, kv_size, 2), *vv = random_floats(r, kv_size, 1);
-    if (type == KV_F16) {
-        uint16_t *k16 = guarded(kv_size * 2), *v16 = guarded(kv_size * 2);
-        scalar()->to_f16(k16, kk, (int)kv_size);
-        scalar()->to_f16(v16, vv, (int)kv_size);
-        kk = k16, vv = v16;
-    }
+    void *kk = random_heads(r, P, dim, type, kv_stride, 2),
+         *vv = random_heads(r, P, dim, type, kv_stride, 1);
     float *want = random_floats(r, out_size, 1), *got = copy_floats(want, out_size),
           *alone = copy_floats(want, out_size);
     float *scratch = guarded(cpu_attn_scratch(n_q, dim) * sizeof(float));
@@ -422,6 +470,24 @@ static void attention_case(const cpu_kernels *k, rng *r, int n_q, int dim, kv_ty
     release_all();
 }
 
+static void test_each_q8(void **state) {
+    (void)state;
+    rng r;
+    rng_seed(&r, 32);
+    for (int t = 1; cpu_at(t); t++) {
+        for (int dim = 32; dim <= 256; dim += 32) {
+            float *x = random_floats(&r, (size_t)dim, dim % 64 ? 1 : 1e4f);
+            if (dim == 96) x[40] = NAN, x[70] = INFINITY;
+            size_t bytes = kv_head_bytes(KV_Q8, dim);
+            uint8_t *want = guarded(bytes), *got = guarded(bytes);
+            scalar()->to_q8(want, x, dim);
+            cpu_at(t)->to_q8(got, x, dim);
+            assert_memory_equal(got, want, bytes);
+            release_all();
+        }
+    }
+}
+
 static void test_each_attention(void **state) {
     (void)state;
     rng r;
@@ -430,6 +496,7 @@ static void test_each_attention(void **state) {
     for (int t = 1; cpu_at(t); t++) {
         for (int i = 0; i < 25; i++)
             attention_case(cpu_at(t), &r, n_qs[i % 5], dims[i / 5], i % 2 ? KV_F16 : KV_F32);
+        for (int i = 0; i < 15; i++) attention_case(cpu_at(t), &r, n_qs[i % 5], 32 << i / 5, KV_Q8);
     }
 }
 
@@ -461,12 +528,13 @@ static void test_each_delta(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tables),         cmocka_unit_test(test_math),
-        cmocka_unit_test(test_vectors),        cmocka_unit_test(test_conv),
-        cmocka_unit_test(test_attention),      cmocka_unit_test(test_delta),
-        cmocka_unit_test(test_each_vector),    cmocka_unit_test(test_each_special),
-        cmocka_unit_test(test_each_matmul),    cmocka_unit_test(test_each_conv),
-        cmocka_unit_test(test_each_attention), cmocka_unit_test(test_each_delta),
+        cmocka_unit_test(test_tables),       cmocka_unit_test(test_math),
+        cmocka_unit_test(test_vectors),      cmocka_unit_test(test_conv),
+        cmocka_unit_test(test_attention),    cmocka_unit_test(test_q8),
+        cmocka_unit_test(test_delta),        cmocka_unit_test(test_each_vector),
+        cmocka_unit_test(test_each_special), cmocka_unit_test(test_each_matmul),
+        cmocka_unit_test(test_each_conv),    cmocka_unit_test(test_each_attention),
+        cmocka_unit_test(test_each_q8),      cmocka_unit_test(test_each_delta),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
