@@ -22,7 +22,7 @@ typedef struct settings {
     const char *model, *cpu;
     size_t memory;
     int prompt, tokens, runs, threads, context, depth;
-    bool exact, timing;
+    bool exact, timing, turns;
 } settings;
 
 #define SET(name, value, help, kind, field, ...)                                                   \
@@ -39,6 +39,8 @@ static const arg_def defs[] = {
     SET("--memory", "SIZE", "most memory to use", ARG_SIZE, memory, 1, 1e15),
     SET("--cpu", "NAME", "kernels", ARG_TEXT, cpu, 0, 0),
     SET("--exact", NULL, "float32 activations", ARG_FLAG, exact, 0, 0),
+    SET("--turns", NULL, "each run waits for a line on standard input, and is printed at once",
+        ARG_FLAG, turns, 0, 0),
     SET("--timing", NULL, "also: where the time went", ARG_FLAG, timing, 0, 0),
 };
 
@@ -85,6 +87,16 @@ static void print_timing(const bench *b, int tokens) {
            all.experts * ms, all.other * ms);
 }
 
+/* So that somebody else can let two programs run in turns. False: no more lines. */
+static bool my_turn(const bench *b) {
+    char line[64];
+    return !b->s.turns || fgets(line, sizeof line, stdin);
+}
+
+static void print_turn(const bench *b, const char *what, double speed) {
+    if (b->s.turns) printf("%s: %.2f tok/s\n", what, speed);
+}
+
 static fm_error prefill(bench *b, int n, double *speed) {
     fm_session_clear(b->session);
     double begin = now();
@@ -110,8 +122,10 @@ static fm_error all_prefill(bench *b) {
     int n = b->s.prompt;
     if (b->s.timing) fm_timing_enable(b->engine, true), fm_stats_reset(b->engine);
     for (int i = 0; i < b->s.runs; i++) {
+        if (!my_turn(b)) return (fm_error){FM_OK, ""};
         fm_error e = prefill(b, n, &speed[i]);
         if (e.code) return e;
+        print_turn(b, "prefill", speed[i]);
     }
     print_runs("prefill", n, speed, b->s.runs);
     if (b->s.timing) print_timing(b, n * b->s.runs);
@@ -123,10 +137,12 @@ static fm_error all_decode(bench *b) {
     int n = b->s.tokens, runs = b->s.runs;
     for (int i = 0; i < runs; i++) {
         fm_machine machine;
+        if (!my_turn(b)) return (fm_error){FM_OK, ""};
         fm_error e = fm_machine_measure(NULL, b->m.threads, 0.5, &machine);
         if (!e.code) e = decode(b, n, &speed[i]);
         if (e.code) return e;
         memory[i] = machine.memory_read * 1e-9;
+        print_turn(b, "decode", speed[i]);
     }
     print_runs("decode", n, speed, runs);
     if (b->s.timing) print_timing(b, n);
