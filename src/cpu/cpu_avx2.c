@@ -9,7 +9,8 @@
 #include "base/bits.h"
 #include "cpu/cpu_math.h"
 
-enum { VW = 8, DOT_X = 3, GEMM_ROWS = 3 };
+#define VW 8
+enum { DOT_X = 3, GEMM_ROWS = 3 };
 
 typedef float vf __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(32)));

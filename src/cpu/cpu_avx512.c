@@ -9,7 +9,8 @@
 #include "base/bits.h"
 #include "cpu/cpu_math.h"
 
-enum { VW = 16, DOT_X = 6, GEMM_ROWS = 8 };
+#define VW 16
+enum { DOT_X = 6, GEMM_ROWS = 8 };
 
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));

@@ -1,8 +1,8 @@
 /* deltanet.c: gated DeltaNet on the CPU (MODEL_FACTS section 4).
  *
- *     h = norm(x) -> qkv | z | b | a (one job) -> convolution and SiLU over channels
- *     -> per (sequence, key head): q, k to length 1, then every value head of it: delta rule, gated
- *     norm -> output projection -> x +=
+ *     h = norm(x) -> qkv | z | b | a (one job)
+ *     -> per (sequence, key head): convolution and SiLU of its channels, q, k to length 1, then
+ *     every value head of it: delta rule, gated norm -> output projection -> x +=
  *
  * A sequence's rows are cut at positions that are multiples of the chunk, whatever the batch, and a
  * piece of at least CHUNK_MIN rows takes the chunkwise form: which form a position gets depends on
@@ -12,16 +12,14 @@
 #include "base/bits.h"
 #include "model/cpu_ops_impl.h"
 
-#define CHUNK_MIN       16
-#define CHANNELS_A_TASK 256
-#define L2_EPS          1e-6f
+#define CHUNK_MIN 16
+#define L2_EPS    1e-6f
 
 typedef struct delta_job {
     cpu_ops *o;
     const batch *b;
     const delta_weights *w;
     int layer, channels, keys, values; /* floats of a row: qkv, all keys, all values */
-    int blocks;                        /* tasks of the convolution for one item */
     float *qkv, *z, *beta_raw, *a_raw; /* [N, .] in o->wide */
 } delta_job;
 
@@ -29,10 +27,8 @@ static const cpu_state *state_of(const batch_item *item) {
     return (const cpu_state *)(const void *)item->state;
 }
 
-static void convolve(void *ctx, int task, int worker) {
-    (void)worker;
-    const delta_job *j = ctx;
-    int i = task / j->blocks, begin = task % j->blocks * CHANNELS_A_TASK;
+/* Convolution of channels [begin, begin + n) of an item's rows, in place. */
+static void convolve(const delta_job *j, int i, int begin, int n) {
     float *qkv = j->qkv + (size_t)batch_first_row(j->b, i) * (size_t)j->channels;
     cpu_conv v = {.y = qkv,
                   .x = qkv,
@@ -42,7 +38,7 @@ static void convolve(void *ctx, int task, int worker) {
                   .n = j->b->items[i].count,
                   .channels = j->channels,
                   .begin = begin,
-                  .end = int_min(begin + CHANNELS_A_TASK, j->channels)};
+                  .end = begin + n};
     j->o->o.kernels->conv4_silu(&v);
 }
 
@@ -98,8 +94,11 @@ static void key_head(void *ctx, int task, int worker) {
     cpu_ops *o = j->o;
     const model_config *c = o->c;
     int i = task / c->linear_k_heads, key = task % c->linear_k_heads, dk = c->linear_k_dim;
-    int ratio = c->linear_v_heads / c->linear_k_heads;
+    int ratio = c->linear_v_heads / c->linear_k_heads, values = ratio * c->linear_v_dim;
     float scale = (float)(1.0 / sqrt((double)dk));
+    convolve(j, i, key * dk, dk);
+    convolve(j, i, j->keys + key * dk, dk);
+    convolve(j, i, 2 * j->keys + key * values, values);
     float *q = j->qkv + (size_t)batch_first_row(j->b, i) * (size_t)j->channels + key * dk;
     for (int t = 0; t < j->b->items[i].count; t++, q += j->channels) {
         o->o.kernels->l2norm(q, q, scale, dk, L2_EPS);
@@ -143,10 +142,8 @@ err cpu_delta_net(ops *face, const batch *b, int layer) {
     j.keys = c->linear_k_heads * c->linear_k_dim;
     j.values = c->linear_v_heads * c->linear_v_dim;
     j.channels = 2 * j.keys + j.values;
-    j.blocks = (j.channels + CHANNELS_A_TASK - 1) / CHANNELS_A_TASK;
     rows_norm(o, o->h, o->x, w->input_norm, b->rows);
     project(&j);
-    pool_run(o->o.pool, convolve, &j, b->n_items * j.blocks);
     pool_run(o->o.pool, key_head, &j, b->n_items * c->linear_k_heads);
     linear out = {.w = &w->delta.out,
                   .x = o->heads,

@@ -28,10 +28,10 @@ static bool joins(const record_run *run, const expert_part *part) {
     int64_t end = run->offset + run->bytes;
     int64_t new_end = part->offset + part->bytes;
     return run->file == part->file && part->offset <= end + IO_ALIGN &&
-           (uint32_t)(part->offset & 3) == run->shift && new_end - run->offset <= INT32_MAX;
+           ((part->offset ^ run->offset) & 3) == 0 && new_end - run->offset <= INT32_MAX;
 }
 
-void record_make(const expert_part *parts, int n_parts, record *out) {
+void record_make(const expert_part *parts, int n_parts, uint32_t align, record *out) {
     int order[EXPERT_PARTS_MAX], run_of[EXPERT_PARTS_MAX] = {0};
     int n = sort_parts(parts, n_parts, order);
     memset(out, 0, sizeof *out);
@@ -45,7 +45,7 @@ void record_make(const expert_part *parts, int n_parts, record *out) {
             run = &out->runs[out->n_runs++];
             *run = (record_run){.offset = part->offset, .bytes = part->bytes, .file = part->file};
             run->margin = (uint32_t)(part->offset % IO_ALIGN);
-            run->shift = (uint32_t)(part->offset & 3);
+            run->shift = (uint32_t)part->offset & (align - 1);
         }
         run_of[order[k]] = out->n_runs - 1;
     }

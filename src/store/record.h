@@ -6,10 +6,14 @@
  * blocks slot     |..[     run 0      ]..||..[ run 1  ]..|             each at a multiple of
  * IO_ALIGN
  *
- * Every part starts 4-byte aligned in the slot. A run whose place in the file is not 4-byte aligned
- * lands as it is and is then moved down by `shift` (1 to 3) bytes; parts of different shift are
- * different runs. A buffered read puts the run at its final place at once: the layout of a slot is
- * the same however it was read. */
+ * Every part starts 4-byte aligned in the slot, the first of a run at a multiple of `align`. A run
+ * whose place in the file is not so aligned lands as it is and is then moved down by `shift` bytes;
+ * parts that differ in the last two bits of their offset are different runs. A buffered read puts
+ * the run at its final place at once: the layout of a slot is the same however it was read.
+ *
+ * Weights off the cache lines cost a fifth to a quarter of the speed at which memory can be
+ * multiplied (docs/MEASURED.md, "CPU kernels"). So where an expert is read once and stays, align is
+ * a line; where experts come and go, moving every one would cost more than it brings. */
 #ifndef STORE_RECORD_H
 #define STORE_RECORD_H
 
@@ -21,7 +25,7 @@ typedef struct record_run {
     int32_t file;
     uint32_t place;  /* in the slot: of the IO_ALIGN block that holds the first byte */
     uint32_t margin; /* bytes from the begin of that block to the first byte, as in the file */
-    uint32_t shift;  /* the run belongs at place + margin - shift */
+    uint32_t shift;  /* the run belongs at place + margin - shift; less than `align` */
 } record_run;
 
 typedef struct record {
@@ -32,8 +36,12 @@ typedef struct record {
     uint32_t part[EXPERT_PARTS_MAX]; /* place of each part in the slot */
 } record;
 
-/* parts [n_parts], checked by record_check. */
-void record_make(const expert_part *parts, int n_parts, record *out);
+#define RECORD_ALIGN_LEAST 4
+#define RECORD_ALIGN_MOST  64
+
+/* parts [n_parts], checked by record_check; align is a power of 2, LEAST to MOST. Sizes do not
+ * depend on it. */
+void record_make(const expert_part *parts, int n_parts, uint32_t align, record *out);
 
 typedef struct record_read {
     int64_t offset;

@@ -67,7 +67,8 @@ struct expert_store {
     uint32_t block;
     int n_slots, n_keys;
     size_t slot_bytes;
-    uint8_t *base; /* of slot 0 */
+    uint32_t align; /* of an expert in its slot: see record.h */
+    uint8_t *base;  /* of slot 0 */
     /* engine thread only */
     slot *slots;      /* [n_slots] */
     int32_t *slot_of; /* [n_keys] */

@@ -16,7 +16,7 @@ static uint8_t *slot_data(const expert_store *s, const slot *x) {
 
 /* Where the expert's bytes lie; of a packed one the whole record, padding and all. */
 static void record_of(const expert_store *s, int key, record *out) {
-    record_make(parts_of(s, key), s->map.n_parts, out);
+    record_make(parts_of(s, key), s->map.n_parts, s->align, out);
     if (s->map.hashes) out->runs[0].bytes = s->map.record_bytes[key / s->map.n_experts];
 }
 

@@ -23,7 +23,7 @@ size_t expert_store_slot_bytes(const expert_map *map) {
     size_t most = IO_ALIGN, n = store_key_count(map);
     for (size_t i = 0; i < n; i++) {
         record r;
-        record_make(map->parts + i * (size_t)map->n_parts, map->n_parts, &r);
+        record_make(map->parts + i * (size_t)map->n_parts, map->n_parts, RECORD_ALIGN_LEAST, &r);
         if (r.bytes > most) most = r.bytes;
     }
     return most;
@@ -84,7 +84,7 @@ static err check_part(const expert_map *map, const io *files, size_t index) {
 static err check_record(const expert_map *map, size_t key) {
     size_t layer = key / (size_t)map->n_experts;
     record r;
-    record_make(map->parts + key * (size_t)map->n_parts, map->n_parts, &r);
+    record_make(map->parts + key * (size_t)map->n_parts, map->n_parts, RECORD_ALIGN_LEAST, &r);
     if (r.n_runs == 1 && r.runs[0].margin == 0 &&
         round_up(r.runs[0].bytes, IO_ALIGN) == map->record_bytes[layer])
         return err_none();
@@ -180,6 +180,7 @@ static err open_all(expert_store *s, const expert_store_options *options) {
                         (double)s->slot_bytes / 1048576.0);
     }
     s->n_slots = (int)n;
+    s->align = s->n_slots == s->n_keys ? RECORD_ALIGN_MOST : RECORD_ALIGN_LEAST;
     uint32_t block = options->io_block ? options->io_block : BLOCK_DEFAULT;
     s->block = (uint32_t)round_up(size_min(block, INT32_MAX / 2), IO_ALIGN);
     size_t bytes = arena_bytes(&s->map, n, s->slot_bytes);
