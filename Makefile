@@ -91,6 +91,7 @@ SYNTH_SRC := $(sort $(wildcard tools/synth-model/*.c))
 KERNEL_BENCH_SRC := $(sort $(wildcard bench/kernel_bench*.c))
 MODEL_BENCH_SRC := $(sort $(wildcard bench/model_bench*.c))
 STREAM_BENCH_SRC := $(sort $(wildcard bench/stream_bench*.c))
+GPU_BENCH_SRC := $(sort $(wildcard bench/gpu_bench*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
@@ -103,7 +104,7 @@ PROGRAMS := $(if $(APP_SRC),$(BUILD)/flashchat) $(if $(INFER_SRC),$(BUILD)/infer
 TOOLS := $(if $(GOLDEN_SRC),$(BUILD)/golden-check) $(if $(SYNTH_SRC),$(BUILD)/synth-model) \
 	$(if $(TOKDIFF_SRC),$(BUILD)/tokenizer-diff) $(if $(FAKE_SERVER_SRC),$(BUILD)/fake-server) \
 	$(if $(TEMPLATE_SRC),$(BUILD)/template-diff) $(BUILD)/kernel-bench $(BUILD)/model-bench \
-	$(BUILD)/stream-bench \
+	$(BUILD)/stream-bench $(BUILD)/gpu-bench \
 	$(if $(GRAMMAR_SRC),$(BUILD)/grammar-sample)
 
 GPUCHECK_SRC := $(sort $(wildcard tests/gpu/*.c))
@@ -177,6 +178,7 @@ $(if $(TEMPLATE_SRC),$(eval $(call program,template-diff,$(TEMPLATE_SRC))))
 $(eval $(call program,kernel-bench,$(KERNEL_BENCH_SRC)))
 $(eval $(call program,model-bench,$(MODEL_BENCH_SRC) $(COMMON_SRC)))
 $(eval $(call program,stream-bench,$(STREAM_BENCH_SRC) $(COMMON_SRC)))
+$(eval $(call program,gpu-bench,$(GPU_BENCH_SRC) $(COMMON_SRC)))
 
 # Objective-C of macOS: no ARC (metal_driver.m says why).
 $(BUILD)/obj/%.o: %.m Makefile $(BUILD)/flags
@@ -278,6 +280,7 @@ portable: $(BUILD)/libflashmoe.a $(PROGRAMS) $(TOOLS)   ## a folder for machines
 	$(call portable_link,$(GOLDEN_SRC:%.c=$(BUILD)/obj/%.o) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o),golden-check)
 	$(call portable_link,$(SYNTH_SRC:%.c=$(BUILD)/obj/%.o),synth-model)
 	$(call portable_link,$(GPUCHECK_SRC:%.c=$(BUILD)/obj/%.o),gpu-check)
+	$(call portable_link,$(GPU_BENCH_SRC:%.c=$(BUILD)/obj/%.o) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o),gpu-bench)
 	@bench/portable_libs.sh $(PORTABLE)
 	@du -sh $(PORTABLE)
 bench-gpu: portable   ## goldens, kernels and speeds on this machine's NVIDIA card
@@ -367,7 +370,7 @@ print-build-config:   ## compiler, flags, libraries
 print-sources:
 	@printf '%s\n' $(LIB_SRC) $(COMMON_SRC) $(APP_SRC) $(INFER_SRC) $(GOLDEN_SRC) $(SYNTH_SRC) $(TOKDIFF_SRC) \
 		$(FAKE_SERVER_SRC) $(TEMPLATE_SRC) $(GRAMMAR_SRC) $(KERNEL_BENCH_SRC) $(MODEL_BENCH_SRC) \
-		$(STREAM_BENCH_SRC) \
+		$(STREAM_BENCH_SRC) $(GPU_BENCH_SRC) \
 		$(UNIT_SRC) $(FUZZ_SRC) $(EXAMPLE_SRC)
 	@printf '%s\n' $(GPUCHECK_SRC)
 

@@ -420,14 +420,15 @@ static void view_in_place(gpu_ops *o) {
     memset(o->step_host, 0, o->step_bytes);
 }
 
-static err open_pinned(gpu_ops *o) {
+/* Base NULL only counts. */
+static size_t cut_pinned(gpu_ops *o, uint8_t *base) {
     size_t pairs = (size_t)o->o.rows_max * (size_t)o->o.experts_per_token;
     gpu_cutter s = {0};
     size_t step = gpu_cut(&s, o->step_bytes), ids = gpu_cut(&s, pairs * sizeof(int));
     size_t gates = gpu_cut(&s, pairs * sizeof(float)), passes = gpu_cut(&s, o->passes_bytes);
     size_t logits = gpu_cut(&s, (size_t)o->o.sessions * (size_t)o->c->vocab * sizeof(float));
-    TRY(gpu_alloc(o->device, GPU_PINNED, s.used, &o->pinned));
-    uint8_t *base = o->pinned.host;
+    size_t look = gpu_cut(&s, ((size_t)o->o.experts_per_token + 1) * sizeof(int));
+    if (!base) return s.used;
     memset(base, 0, s.used);
     o->step_host = base + step;
     o->step.segments = (gpu_segment *)(void *)(o->step_host + o->segments_at);
@@ -437,6 +438,13 @@ static err open_pinned(gpu_ops *o) {
     o->gates_host = (float *)(void *)(base + gates);
     o->passes_host = base + passes;
     o->logits_host = (float *)(void *)(base + logits);
+    o->look_host = (int *)(void *)(base + look);
+    return s.used;
+}
+
+static err open_pinned(gpu_ops *o) {
+    TRY(gpu_alloc(o->device, GPU_PINNED, cut_pinned(o, NULL), &o->pinned));
+    cut_pinned(o, o->pinned.host);
     if (o->unified) view_in_place(o);
     o->uses = calloc((size_t)o->c->experts + 1, sizeof *o->uses);
     o->first = calloc((size_t)o->c->experts + 1, sizeof *o->first);
@@ -546,14 +554,42 @@ static err set_up(gpu_ops *o) {
     return fill_rope(o);
 }
 
-err gpu_ops_open(const gpu_ops_options *options, gpu_ops **out) {
-    *out = NULL;
-    gpu_ops *o = calloc(1, sizeof *o);
-    if (!o) return err_make(ERR_NOMEM, "no memory for the GPU's engine");
+static void describe(gpu_ops *o, const gpu_ops_options *options) {
     o->face.table = &table;
     o->o = *options;
     o->c = options->weights->config;
     state_shape_of(o->c, options->context, options->kv, &o->shape);
+}
+
+err gpu_ops_measure(const gpu_ops_options *options, gpu_ops_need *out) {
+    *out = (gpu_ops_need){0};
+    gpu_ops *o = calloc(1, sizeof *o);
+    if (!o) return err_make(ERR_NOMEM, "no memory for the GPU's plan");
+    gpu_cutter s = {0};
+    describe(o, options);
+    err e = gpu_tier_measure(options->weights, &o->tier);
+    if (!e.code) {
+        measure_states(o);
+        cut_all(o, &s);
+        size_t sessions = (size_t)options->sessions;
+        *out = (gpu_ops_need){.trunk = options->weights->trunk_bytes,
+                              .kv = o->kv_slot * sessions,
+                              .state = o->recurrent_slot * sessions,
+                              .pinned = cut_pinned(o, NULL),
+                              .slot_bytes = o->tier.slot_bytes,
+                              .keys = o->tier.n_keys};
+        out->activations = s.used - out->kv - out->state;
+    }
+    free(o->tier.layouts);
+    free(o);
+    return e;
+}
+
+err gpu_ops_open(const gpu_ops_options *options, gpu_ops **out) {
+    *out = NULL;
+    gpu_ops *o = calloc(1, sizeof *o);
+    if (!o) return err_make(ERR_NOMEM, "no memory for the GPU's engine");
+    describe(o, options);
     err e = set_up(o);
     if (e.code) {
         gpu_ops_close(o);

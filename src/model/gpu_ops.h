@@ -49,6 +49,14 @@ typedef struct gpu_ops_stats { /* since open or the last reset */
 
 typedef struct gpu_ops gpu_ops;
 
+/* Bytes of the card's memory that a model needs; weights need only be measured. */
+typedef struct gpu_ops_need {
+    size_t trunk, kv, state, activations, pinned; /* pinned: of the host's memory */
+    size_t slot_bytes;                            /* of an expert; 0: none */
+    int keys;                                     /* experts of all layers */
+} gpu_ops_need;
+err gpu_ops_measure(const gpu_ops_options *options, gpu_ops_need *out) MUST_USE;
+
 /* Takes the device's memory and uploads the trunk. ERR_BUDGET with the sum when the limit is too
  * small, ERR_UNSUPPORTED for shapes that the kernels do not have. */
 err gpu_ops_open(const gpu_ops_options *options, gpu_ops **out) MUST_USE;
