@@ -437,9 +437,11 @@ typedef struct fm_stats { /* since open or fm_stats_reset */
     /* On a GPU, requests and hits count the steps in which the processor saw the router's choice:
      * none once all experts are on the card. */
     uint64_t gpu_uploads, gpu_upload_bytes; /* experts copied to the card */
-    uint64_t gpu_launches;                  /* kernels, graphs not counted */
-    uint64_t gpu_steps, gpu_graph_steps;    /* the latter: one launch */
-    size_t memory_peak;                     /* of the process */
+    uint64_t gpu_guesses, gpu_guesses_used; /* of those: before their layer asked; asked for then */
+    uint64_t gpu_promotions, gpu_download_bytes; /* that changed places with one of the card's */
+    uint64_t gpu_launches;                       /* kernels, graphs not counted */
+    uint64_t gpu_steps, gpu_graph_steps;         /* the latter: one launch */
+    size_t memory_peak;                          /* of the process */
 } fm_stats;
 
 FM_API void fm_stats_get(const fm_engine *e, fm_stats *out);
@@ -464,12 +466,12 @@ FM_API void fm_routing_hook_set(fm_engine *e, fm_routing_hook hook, void *ctx);
 /* Puts other experts in the router's place (ids [k], distinct, each below the number of experts)
  * and returns true; false leaves the router's choice. For replaying a recorded trace, so that
  * experiments with reads repeat exactly. Called for the rows of a layer in order. NULL switches it
- * off. */
+ * off. FM_ERR_NOMEM: a card needs a little memory for it. */
 typedef bool (*fm_routing_force)(void *ctx, int layer, int row, int *ids, int k);
 /* The same from a file of routing lines, as `infer --collect-routing` writes it; row by row, from
  * the start again at its end. NULL ends it. FM_ERR_ARG when the trace does not fit the model. */
 FM_API fm_error fm_routing_replay(fm_engine *e, const char *path);
-FM_API void fm_routing_force_set(fm_engine *e, fm_routing_force force, void *ctx);
+FM_API fm_error fm_routing_force_set(fm_engine *e, fm_routing_force force, void *ctx);
 
 /* ---- the machine -------------------------------------------------------- */
 

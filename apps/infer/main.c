@@ -217,6 +217,23 @@ static void print_stats(const fm_engine *e) {
             size_text((double)s.memory_peak, peak));
 }
 
+static void print_card(const fm_engine *e) {
+    fm_stats s;
+    fm_model m;
+    fm_stats_get(e, &s);
+    fm_model_get(e, &m);
+    if (!m.gpu) return;
+    char taken[16], up[16], down[16];
+    fprintf(stderr,
+            "%s: %s taken, %d expert slots; %llu experts uploaded (%s), %llu of %llu guesses used, "
+            "%llu promoted (%s back); %llu of %llu steps as graphs\n",
+            m.gpu, size_text((double)m.gpu_bytes, taken), m.gpu_slots,
+            (unsigned long long)s.gpu_uploads, size_text((double)s.gpu_upload_bytes, up),
+            (unsigned long long)s.gpu_guesses_used, (unsigned long long)s.gpu_guesses,
+            (unsigned long long)s.gpu_promotions, size_text((double)s.gpu_download_bytes, down),
+            (unsigned long long)s.gpu_graph_steps, (unsigned long long)s.gpu_steps);
+}
+
 /* ---- the run ------------------------------------------------------------ */
 
 static fm_error decode(const infer_args *a, fm_engine *e, fm_session *s, fm_sampler *sampler) {
@@ -260,6 +277,7 @@ static int run_model(const infer_args *a, fm_engine *e, const fm_tokens *prompt)
     fm_sampler_close(sampler);
     if (!code || code == EXIT_INTERRUPTED) {
         print_stats(e);
+        print_card(e);
         if (a->timing) print_timing(e);
         if (a->freq) routing_print(r);
     }

@@ -262,6 +262,10 @@ void fm_stats_get(const fm_engine *e, fm_stats *out) {
                       .prompts_bytes = p.bytes,
                       .gpu_uploads = g.uploads,
                       .gpu_upload_bytes = g.upload_bytes,
+                      .gpu_download_bytes = g.download_bytes,
+                      .gpu_guesses = g.guesses,
+                      .gpu_guesses_used = g.guesses_used,
+                      .gpu_promotions = g.promotions,
                       .gpu_launches = g.launches,
                       .gpu_steps = g.steps,
                       .gpu_graph_steps = g.graph_steps,
@@ -300,6 +304,8 @@ void fm_routing_hook_set(fm_engine *e, fm_routing_hook hook, void *ctx) {
     if (e->gpu) gpu_ops_set_routing_hook(e->gpu, hook, ctx);
 }
 
-void fm_routing_force_set(fm_engine *e, fm_routing_force force, void *ctx) {
+fm_error fm_routing_force_set(fm_engine *e, fm_routing_force force, void *ctx) {
     if (e->cpu) cpu_ops_set_routing_force(e->cpu, force, ctx);
+    if (!e->gpu) return FM_WRAP(err_none());
+    return FM_WRAP(gpu_ops_set_routing_force(e->gpu, force, ctx));
 }

@@ -10,10 +10,6 @@
 
 #include "engine/engine_impl.h"
 
-#define MIB ((size_t)1 << 20)
-/* Slots of the store when it only hands experts on. */
-#define PASSING_CACHE (512 * MIB)
-
 typedef struct gpu_wish {
     char backend[16];
     int index;
@@ -71,15 +67,15 @@ static err open_device(fm_engine *e, const fm_options *o, const gpu_wish *wish) 
                          .experts_per_token = e->experts_per_token,
                          .kv = e->plan.kv,
                          .rope_bf16 = o->rope_bf16,
+                         .look_ahead = !o->no_look_ahead,
                          .overlap = overlap};
     TRY(gpu_ops_open(&g, &e->gpu));
     if (!e->weights.experts.n_layers) return err_none();
     size_t cache = e->plan.face.cache;
-    if (gpu_ops_resident(e->gpu)) {
-        size_t least = expert_store_floor(&e->weights.experts, e->experts_per_token + 2);
-        size_t passing = least > PASSING_CACHE ? least : PASSING_CACHE;
-        cache = cache < passing ? cache : passing;
-    }
+    int slots = gpu_ops_store_slots(e->gpu);
+    if (slots < e->experts_per_token + 2) slots = e->experts_per_token + 2;
+    size_t most = expert_store_floor(&e->weights.experts, slots);
+    cache = cache < most ? cache : most;
     size_t room = gpu_ops_store_room(e->gpu);
     TRY(engine_open_store(e, o, cache < room ? cache : room));
     return gpu_ops_attach(e->gpu, e->store, o->progress, o->progress_ctx);

@@ -62,15 +62,17 @@ void replay_close(replay *r) {
     free(r);
 }
 
+static err set_force(fm_engine *e, routing_force force) {
+    if (e->gpu) return gpu_ops_set_routing_force(e->gpu, force, e->replay);
+    cpu_ops_set_routing_force(e->cpu, force, e->replay);
+    return err_none();
+}
+
 fm_error fm_routing_replay(fm_engine *e, const char *path) {
-    if (!e->cpu && !path) return FM_WRAP(err_none());
-    if (!e->cpu)
-        return FM_WRAP(err_make(ERR_UNSUPPORTED,
-                                "a recorded trace is replayed on the processor only: --gpu off"));
-    cpu_ops_set_routing_force(e->cpu, NULL, NULL);
+    err failed = set_force(e, NULL);
     replay_close(e->replay);
     e->replay = NULL;
-    err failed = path ? replay_open(e, path, &e->replay) : err_none();
-    if (!failed.code && path) cpu_ops_set_routing_force(e->cpu, next_ids, e->replay);
+    if (!failed.code && path) failed = replay_open(e, path, &e->replay);
+    if (!failed.code && path) failed = set_force(e, next_ids);
     return fm_error_from(&failed);
 }

@@ -63,7 +63,7 @@ static int splits_for(const gpu_ops *o, const batch *b) {
 
 /* Whether the step can be one graph. */
 static bool recordable(const gpu_ops *o, const batch *b) {
-    if (o->hook || o->clocks || b->rows != b->n_items) return false;
+    if (o->hook || o->force || o->clocks || b->rows != b->n_items) return false;
     if (o->tier.n_layers && !o->tier.resident) return false;
     for (int i = 0; i < b->n_items; i++) {
         if (!b->items[i].logits) return false;
@@ -207,6 +207,8 @@ static void abandon(ops *face) {
     if (o->mode == STEP_RECORD) ignored = end_record(o, err_make(ERR_CANCELLED, "given up"));
     o->mode = STEP_DIRECT;
     ignored = gpu_queue_wait(o->compute);
+    (void)ignored;
+    if (!o->unified && o->tier.n_layers) ignored = gpu_tier_forget(o);
     (void)ignored;
 }
 
@@ -362,6 +364,9 @@ static void cut_experts(gpu_ops *o, gpu_cutter *s, size_t F) {
     o->passes = gpu_cut(s, o->passes_bytes);
     o->mid = gpu_cut(s, pairs * (size_t)c->expert_intermediate * F);
     o->outs = gpu_cut(s, experts ? pairs * (size_t)c->hidden * F : 0);
+    o->look_x = gpu_cut(s, (size_t)c->hidden * F);
+    o->look_p = gpu_cut(s, experts * F);
+    o->look_ids = gpu_cut(s, 2 * (size_t)o->o.experts_per_token * sizeof(int));
     o->gate_mid = gpu_cut(s, inner * F);
     o->up_mid = gpu_cut(s, inner * F);
 }
@@ -543,14 +548,15 @@ static err set_up(gpu_ops *o) {
     TRY(gpu_info_get(o->device, &o->info));
     TRY(gpu_queue_open(o->device, &o->compute));
     TRY(gpu_queue_open(o->device, &o->upload));
-    TRY(gpu_event_open(o->device, &o->ids_ready));
-    TRY(gpu_event_open(o->device, &o->uploaded));
+    TRY(gpu_queue_open(o->device, &o->download));
+    gpu_event **events[] = {&o->ids_ready, &o->launched, &o->guessed, &o->returned};
+    for (int i = 0; i < 4; i++) TRY(gpu_event_open(o->device, events[i]));
+    for (int i = 0; i < UPLOAD_GROUPS; i++) TRY(gpu_event_open(o->device, &o->uploaded[i]));
     measure_states(o);
     TRY(take_memory(o));
     TRY(open_pinned(o));
     TRY(gpu_fill(o->upload, o->ids, 0,
                  (size_t)o->o.rows_max * (size_t)o->o.experts_per_token * sizeof(int)));
-    TRY(gpu_event_record(o->upload, o->uploaded));
     return fill_rope(o);
 }
 
@@ -611,9 +617,12 @@ void gpu_ops_close(gpu_ops *o) {
     if (o->device) {
         gpu_free(o->device, &o->memory);
         gpu_free(o->device, &o->pinned);
+        gpu_free(o->device, &o->force_logits);
     }
-    gpu_event_close(o->ids_ready);
-    gpu_event_close(o->uploaded);
+    gpu_event *events[] = {o->ids_ready, o->launched, o->guessed, o->returned};
+    for (int i = 0; i < 4; i++) gpu_event_close(events[i]);
+    for (int i = 0; i < UPLOAD_GROUPS; i++) gpu_event_close(o->uploaded[i]);
+    gpu_queue_close(o->download);
     gpu_queue_close(o->compute);
     gpu_queue_close(o->upload);
     gpu_close(o->device);
@@ -640,6 +649,15 @@ void gpu_ops_stats_reset(gpu_ops *o) { o->stats = (gpu_ops_stats){0}; }
 void gpu_ops_set_routing_hook(gpu_ops *o, routing_hook hook, void *ctx) {
     o->hook = hook;
     o->hook_ctx = ctx;
+}
+
+err gpu_ops_set_routing_force(gpu_ops *o, routing_force force, void *ctx) {
+    size_t floats = (size_t)o->o.rows_max * (size_t)o->c->experts;
+    if (force && !o->force_logits.host)
+        TRY(gpu_alloc(o->device, GPU_PINNED, floats * sizeof(float), &o->force_logits));
+    o->force = force;
+    o->force_ctx = ctx;
+    return err_none();
 }
 
 void gpu_ops_set_clocks(gpu_ops *o, layer_clock *clocks) { o->clocks = clocks; }

@@ -7,9 +7,9 @@
  * Experts. When all of them have a slot they are uploaded at the start, and a step is one upload of
  * row numbers, launches, one readback of logits: routing never leaves the card. Steps of one token
  * a session are then recorded once per shape and replayed as one graph. Otherwise the ids that the
- * router chose are read back once a layer; experts in a slot are computed first, the others follow
- * as the store has them in memory. Every (row, expert) has its own output and the sum is taken
- * last, so results do not depend on how many slots there are.
+ * router chose are read back once a layer (gpu_stream.c); experts in a slot are computed first, the
+ * others follow as the store has them in memory. Every (row, expert) has its own output and the sum
+ * is taken last, so results do not depend on how many slots there are.
  *
  * On unified memory (gpu_unified.c) trunk and expert slots are the ones that the processor has
  * already: nothing is copied.
@@ -38,12 +38,15 @@ typedef struct gpu_ops_options {
     int experts_per_token;
     kv_type kv;
     bool rope_bf16;
+    bool look_ahead; /* guesses what the next layer wants; never changes results */
     gpu_overlap overlap;
 } gpu_ops_options;
 
 typedef struct gpu_ops_stats { /* since open or the last reset */
     uint64_t requests, hits;   /* of experts, where the host looked; resident layers do not count */
-    uint64_t uploads, upload_bytes;
+    uint64_t uploads, upload_bytes, download_bytes;
+    uint64_t guesses, guesses_used; /* uploaded before they were asked for */
+    uint64_t promotions;
     uint64_t launches, graph_steps, steps;
 } gpu_ops_stats;
 
@@ -71,6 +74,8 @@ void gpu_ops_tick(gpu_ops *o);
 /* Every expert has a slot. */
 bool gpu_ops_resident(const gpu_ops *o);
 int gpu_ops_slots(const gpu_ops *o);
+/* Slots of the store with which everything has a place; more are of no use. */
+int gpu_ops_store_slots(const gpu_ops *o);
 /* Bytes that the expert store may have: on unified memory its slots are the device's as well; else
  * SIZE_MAX. */
 size_t gpu_ops_store_room(const gpu_ops *o);
@@ -79,6 +84,9 @@ size_t gpu_ops_bytes(const gpu_ops *o);       /* of device memory that was taken
 void gpu_ops_stats_get(const gpu_ops *o, gpu_ops_stats *out);
 void gpu_ops_stats_reset(gpu_ops *o);
 void gpu_ops_set_routing_hook(gpu_ops *o, routing_hook hook, void *ctx);
+/* As cpu_ops.h's; while set, the host looks at every layer's choice. ERR_NOMEM: no pinned memory.
+ */
+err gpu_ops_set_routing_force(gpu_ops *o, routing_force force, void *ctx) MUST_USE;
 /* [layers], or NULL: no timing. Borrowed. While set, the host waits for the device after every
  * block, so that the figures are the blocks' own; steps are slower, results the same. */
 void gpu_ops_set_clocks(gpu_ops *o, layer_clock *clocks);

@@ -5,8 +5,12 @@
 #include "gpu/gpu_windows.h"
 #include "model/gpu_ops.h"
 #include "store/cache.h"
+#include "store/prefetch.h"
 
-#define GRAPHS_MAX 24
+#define GRAPHS_MAX     24
+#define UPLOAD_GROUPS  4 /* launches that experts on their way are dealt out to */
+#define GUESSES_MAX    4 /* experts uploaded on a guess for one layer */
+#define PROMOTIONS_MAX 2 /* experts that change places in one layer */
 
 /* One piece of device memory, cut front to back. */
 typedef struct gpu_cutter {
@@ -20,27 +24,52 @@ typedef struct expert_layout {
     size_t at[EXPERT_PARTS_MAX], bytes[EXPERT_PARTS_MAX], total;
 } expert_layout;
 
+/* What a slot of device memory is for: see gpu_tier.c. */
+typedef enum vram_state { VRAM_FREE, VRAM_STAGED, VRAM_OWNED, VRAM_LEAVING } vram_state;
+
+typedef struct vram_slot {
+    int32_t key;        /* -1: FREE */
+    int32_t prev, next; /* STAGED: oldest first; FREE: next only; -1 ends */
+    vram_state state;
+    bool pending;   /* of the running layer, and its launch has not been made yet */
+    uint32_t epoch; /* of the last launch that reads it */
+} vram_slot;
+
+/* A pin on a slot of the store whose bytes are being uploaded. */
+typedef struct vram_pin {
+    int32_t key;
+    bool lend; /* the card's is then the only one */
+} vram_pin;
+
 /* Expert slots in device memory, and which expert is in which. */
 typedef struct gpu_tier {
     int n_layers, n_experts, n_keys, n_slots;
+    int owned_max, n_owned; /* the others are for passing through */
     size_t slot_bytes;
     gpu_buffer memory;      /* of all slots */
     gpu_buffer by_key;      /* gpu_slot [n_keys]: complete when resident */
     gpu_buffer by_slot;     /* gpu_slot [n_slots] */
     expert_layout *layouts; /* [n_layers], owned */
     int32_t *slot_of;       /* [n_keys], -1: none */
-    int32_t *key_of;        /* [n_slots], -1: free */
-    int n_used;             /* slots are first taken in order */
+    vram_slot *slots;       /* [n_slots], owned */
+    int32_t free_head, staged_head, staged_tail;
+    uint32_t epoch; /* layers so far: launches of older ones are done */
     cache cache;
     void *cache_memory; /* owned */
     bool resident;
+    vram_pin *pins[2]; /* [store slots] each, owned: of this layer; of guesses for the next one */
+    int n_pins[2];
+    int32_t leaving[PROMOTIONS_MAX]; /* slots whose bytes are on their way to the store */
+    int n_leaving;
+    int n_used; /* unified memory: keys that are pinned for good */
 } gpu_tier;
 
 /* An expert of the running layer. */
 typedef struct gpu_use {
     int id, first, n;
     bool asked, now, done; /* now: in the next pass; done: its pass was launched */
-    bool held;             /* the store's pin is still ours */
+    bool held;             /* the store's pin is still ours, and not yet one of the tier's */
+    int group;             /* of uploads; 0: was in a slot */
     gpu_addr base;         /* unified memory: where its first part is, and how the others lie */
     expert_layout layout;
 } gpu_use;
@@ -52,6 +81,7 @@ typedef struct gpu_moe_job {
     const layer_weights *w;
     int layer; /* of the model */
     int n_held, n_left;
+    int n_groups, in_group; /* of uploads since the last launch; experts of the last one */
 } gpu_moe_job;
 
 /* Which of two ways is faster, found out while tokens are made: gpu_unified.c. */
@@ -87,13 +117,16 @@ struct gpu_ops {
     state_shape shape;
     gpu_info info;
     gpu_device *device;
-    gpu_queue *compute, *upload;
-    gpu_event *ids_ready, *uploaded;
+    gpu_queue *compute, *upload, *download;
+    gpu_event *ids_ready, *uploaded[UPLOAD_GROUPS], *launched, *guessed, *returned;
     expert_store *store; /* borrowed */
     void *pinned_store;  /* its slots, when they are pinned */
     routing_hook hook;
     void *hook_ctx;
-    layer_clock *clocks; /* borrowed; NULL: no timing */
+    routing_force force;
+    void *force_ctx;
+    gpu_buffer force_logits; /* pinned [N, experts]; while force is set */
+    layer_clock *clocks;     /* borrowed; NULL: no timing */
     gpu_ops_stats stats;
     size_t bytes; /* of device memory */
 
@@ -111,6 +144,12 @@ struct gpu_ops {
     int *kept;         /* owned [store slots]: keys whose pins wait for the compute queue */
     int n_kept;
 
+    /* look-ahead: gpu_look.c */
+    prefetch governor;
+    int32_t guesses[GUESSES_MAX]; /* keys that were uploaded on a guess for the layer to come */
+    int n_guesses;
+    bool guess_open; /* the compute queue has not waited for them yet */
+
     /* sessions: slot s */
     gpu_addr kv, recurrent;
     size_t kv_row, kv_layer, kv_slot; /* bytes of a position, of K or V of a layer, of a session */
@@ -127,6 +166,7 @@ struct gpu_ops {
     gpu_addr order, active, n_active, passes; /* [N * k], [experts], 1, the host's plan */
     gpu_addr mid, outs, gate_mid, up_mid;     /* [N * k, inner], [N * k, hidden], [N, inner] x 2 */
     gpu_addr logits;                          /* [sessions, vocab] */
+    gpu_addr look_x, look_p, look_ids;        /* [hidden], [experts], [k] x 2 */
     gpu_addr cosines, sines;                  /* [context, dims / 2] */
     gpu_addr step_addr;
     size_t step_bytes, passes_bytes;
@@ -137,13 +177,14 @@ struct gpu_ops {
     int *ids_host;     /* [N * k] */
     float *gates_host; /* [N * k] */
     uint8_t *passes_host;
+    int *look_host;     /* [k]; -1: not there yet */
     float *logits_host; /* [sessions, vocab] */
     size_t rows_at, segments_at, ids_at;
 
     gpu_use *uses; /* [experts], owned */
     int *first;    /* [experts + 1], owned */
     int n_uses;
-    size_t passes_used; /* of the running layer */
+    size_t passes_used, passes_sent; /* of the running layer */
 
     step_mode mode;
     int splits; /* of attention in this step; 0: a group visits all */
@@ -193,7 +234,7 @@ err gpu_moe(ops *face, const batch *b, int layer) MUST_USE;
 /* The ids that the router chose, on the host; everything before this layer is done then. */
 err gpu_moe_ids(const gpu_moe_job *j) MUST_USE;
 /* The pairs sorted by expert; o->uses. */
-err gpu_moe_sort(gpu_moe_job *j) MUST_USE;
+void gpu_moe_sort(gpu_moe_job *j);
 /* Both halves of the experts that a plan names. */
 err gpu_moe_experts(const gpu_moe_job *j, const expert_layout *l, args_experts plan) MUST_USE;
 
@@ -204,13 +245,43 @@ void gpu_unified_close(gpu_ops *o);
 void gpu_unified_let_go(gpu_ops *o);
 err gpu_unified_moe(gpu_moe_job *j) MUST_USE;
 
+/* Before a launch reads it: what has been added to the host's plan. */
+err gpu_moe_send(gpu_ops *o) MUST_USE;
+/* Small copies by launches: out to the pinned memory at host, or in from there. On unified memory
+ * both are one place. */
+err gpu_words_out(gpu_ops *o, void *host, gpu_addr from, size_t bytes) MUST_USE;
+err gpu_words_in(gpu_ops *o, gpu_addr to, const void *host, size_t bytes) MUST_USE;
+
+/* gpu_stream.c */
+err gpu_streamed(gpu_moe_job *j) MUST_USE;
+
+/* gpu_look.c: launches that guess the next layer's choice, beside this one's; what to do with it
+ * once this layer is launched; and whether the guesses for this layer came true. */
+err gpu_look_launch(const gpu_moe_job *j) MUST_USE;
+err gpu_look_ahead(const gpu_moe_job *j) MUST_USE;
+void gpu_look_outcome(const gpu_moe_job *j);
+
 /* gpu_tier.c: n_slots 0 is a model without experts. */
 err gpu_tier_measure(const weights *w, gpu_tier *t) MUST_USE;
 err gpu_tier_open(gpu_ops *o, size_t bytes) MUST_USE;
 void gpu_tier_close(gpu_ops *o);
-/* Uploads an expert that the store holds into slot `slot`; asynchronous, on the upload queue. */
-err gpu_tier_upload(gpu_ops *o, int key, int slot, const expert_view *view) MUST_USE;
-/* A slot for key, now its owner; -1 when all are in use by the running layer. */
-int gpu_tier_claim(gpu_tier *t, int key);
+/* Uploads an expert that the store holds pinned into slot `slot`; asynchronous, on the upload
+ * queue. The pin is the tier's from now on: list 0, or 1 for a guess. */
+err gpu_tier_upload(gpu_ops *o, int slot, const expert_view *view, int list) MUST_USE;
+/* A slot for key, pending when it is for the running layer; own: for good, if there is room. *out
+ * is -1 when all are in use. */
+err gpu_tier_claim(gpu_ops *o, int key, bool own, int *out) MUST_USE;
+/* The upload could not begin. */
+void gpu_tier_unclaim(gpu_tier *t, int slot);
+int gpu_tier_pins(const gpu_ops *o); /* on the store's slots, of all kinds */
+/* All work of earlier layers is done: their pins go, experts that left have arrived. */
+void gpu_tier_settle(gpu_ops *o);
+/* Waits until that is so, also for the running layer. */
+err gpu_tier_drain(gpu_ops *o) MUST_USE;
+/* The same, when a step was given up. */
+err gpu_tier_forget(gpu_ops *o) MUST_USE;
+/* The expert in a STAGED slot stays, if it is worth more than the worst that would have to go; that
+ * one goes back to the store. */
+err gpu_tier_promote(gpu_ops *o, int key) MUST_USE;
 
 #endif

@@ -1,11 +1,22 @@
 /* gpu_tier.c: expert slots in device memory.
  *
  *     slot    [gate.w | gate.scales | gate.biases | up ... | down ...]  every part 64-byte aligned
- *     cache   the policy of the RAM slots (store/cache.h), once more: keys with a slot that the
- *             running layer does not use may be evicted, the worst first
  *
- * An expert may be in a slot here and in one of the store's. The store is only asked for experts
- * that are missing here, so those that live here go from there first. */
+ *     FREE     -> STAGED   uploaded for the running layer, or on a guess: the store has it too; the
+ *       ^           |      oldest goes when another needs the slot
+ *       |           v
+ *     LEAVING  <- OWNED    the card's is the only one: the store has lent it (expert_store_lend)
+ *
+ * Tiers are exclusive: an owned expert needs none of the store's slots. While there are slots for
+ * it, every expert that is used becomes owned. Then a staged one takes the place of the worst owned
+ * one when the policy of the store (store/cache.h, with the same history) would rather keep it; the
+ * other goes back to the store's memory, by a copy beside the uploads.
+ *
+ *     n_slots  =  owned_max  +  slots for passing through: a quarter, at most STAGED_MOST
+ *
+ * Launches that read a slot are behind each other on the compute queue; the host knows that those
+ * of earlier layers are done (gpu_tier_settle), and an upload over what the running layer reads
+ * waits for `launched`. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +26,8 @@
 
 #define PART_ALIGN      64
 #define EXPERTS_A_GROUP 64 /* uploaded between two waits */
+#define STAGED_MOST     48 /* twice the misses of a layer, and the groups of a prompt */
+#define STAGED_BYTES    ((size_t)256 << 20)
 
 /* ---- layouts ---- */
 
@@ -79,20 +92,31 @@ static err fill_slots(gpu_ops *o) {
     return e;
 }
 
+/* How many slots are for good. */
+static int owned_of(const gpu_tier *t) {
+    if (t->n_slots == t->n_keys) return t->n_slots;
+    int staged = (int)size_min(size_min(STAGED_BYTES / t->slot_bytes, STAGED_MOST),
+                               (size_t)(t->n_slots + 3) / 4);
+    return t->n_slots - int_max(staged, 1);
+}
+
 err gpu_tier_open(gpu_ops *o, size_t bytes) {
     gpu_tier *t = &o->tier;
     if (!t->n_layers) return err_none();
     size_t n = size_min(bytes / (t->slot_bytes + sizeof(gpu_slot)), (size_t)t->n_keys);
     t->n_slots = (int)n;
+    t->owned_max = owned_of(t);
     t->slot_of = calloc((size_t)t->n_keys, sizeof *t->slot_of);
-    t->key_of = calloc(n, sizeof *t->key_of);
+    t->slots = calloc(n, sizeof *t->slots);
     t->cache_memory = malloc(cache_memory(t->n_layers, t->n_experts));
-    if (!t->slot_of || !t->key_of || !t->cache_memory)
+    if (!t->slot_of || !t->slots || !t->cache_memory)
         return err_make(ERR_NOMEM, "no memory for the table of experts");
     cache_options policy = {.n_layers = t->n_layers, .n_experts = t->n_experts};
     cache_init(&t->cache, &policy, t->cache_memory);
     for (int i = 0; i < t->n_keys; i++) t->slot_of[i] = -1;
-    for (int i = 0; i < t->n_slots; i++) t->key_of[i] = -1;
+    for (int i = 0; i < t->n_slots; i++)
+        t->slots[i] = (vram_slot){.key = -1, .next = i + 1 < t->n_slots ? i + 1 : -1};
+    t->staged_head = t->staged_tail = -1;
     TRY(gpu_alloc(o->device, GPU_DEVICE, n * t->slot_bytes, &t->memory));
     TRY(gpu_alloc(o->device, GPU_DEVICE, n * sizeof(gpu_slot), &t->by_slot));
     TRY(gpu_alloc(o->device, GPU_DEVICE, (size_t)t->n_keys * sizeof(gpu_slot), &t->by_key));
@@ -102,6 +126,10 @@ err gpu_tier_open(gpu_ops *o, size_t bytes) {
 
 void gpu_tier_close(gpu_ops *o) {
     gpu_tier *t = &o->tier;
+    if (o->device && o->store && t->pins[0]) {
+        err ignored = gpu_tier_drain(o); /* a lost device's bytes are nobody's any more */
+        (void)ignored;
+    }
     if (o->device) {
         if (o->pinned_store) gpu_unpin(o->device, o->pinned_store);
         o->pinned_store = NULL;
@@ -111,53 +139,206 @@ void gpu_tier_close(gpu_ops *o) {
     }
     free(t->layouts);
     free(t->slot_of);
-    free(t->key_of);
+    free(t->slots);
     free(t->cache_memory);
+    for (int i = 0; i < 2; i++) free(t->pins[i]);
     *t = (gpu_tier){0};
 }
 
 /* ---- slots ---- */
 
-int gpu_tier_claim(gpu_tier *t, int key) {
-    int slot = t->n_used;
-    if (t->n_used < t->n_slots) {
-        t->n_used++;
-    } else {
-        int worst = cache_worst(&t->cache);
-        if (worst < 0) return -1;
-        cache_remove(&t->cache, worst);
-        slot = t->slot_of[worst];
-        t->slot_of[worst] = -1;
-    }
-    assert(t->slot_of[key] < 0);
-    t->slot_of[key] = slot;
-    t->key_of[slot] = key;
-    return slot;
+static void ring_put(gpu_tier *t, int slot) {
+    vram_slot *x = &t->slots[slot];
+    x->state = VRAM_STAGED;
+    x->prev = t->staged_tail;
+    x->next = -1;
+    *(t->staged_tail < 0 ? &t->staged_head : &t->slots[t->staged_tail].next) = slot;
+    t->staged_tail = slot;
 }
 
-/* Parts that lie as far from each other in the store as in the slot are one copy: a record is read
- * into the store in the order of its parts, so mostly all nine. */
-err gpu_tier_upload(gpu_ops *o, int key, int slot, const expert_view *view) {
+static void ring_take(gpu_tier *t, int slot) {
+    vram_slot *x = &t->slots[slot];
+    *(x->prev < 0 ? &t->staged_head : &t->slots[x->prev].next) = x->next;
+    *(x->next < 0 ? &t->staged_tail : &t->slots[x->next].prev) = x->prev;
+}
+
+static void set_free(gpu_tier *t, int slot) {
+    if (t->slots[slot].key >= 0) t->slot_of[t->slots[slot].key] = -1;
+    t->slots[slot] = (vram_slot){.key = -1, .next = t->free_head};
+    t->free_head = slot;
+}
+
+err gpu_tier_claim(gpu_ops *o, int key, bool own, int *out) {
     gpu_tier *t = &o->tier;
-    const expert_layout *l = &t->layouts[key / t->n_experts];
-    gpu_addr base = t->memory.addr + (gpu_addr)slot * t->slot_bytes;
-    for (int i = 0, end; i < EXPERT_PARTS_MAX; i = end) {
-        size_t last = l->at[i] + l->bytes[i];
-        for (end = i + 1; end < EXPERT_PARTS_MAX; end++) {
-            size_t apart = l->at[end] - l->at[i];
-            if (view->part[end] < view->part[i] ||
-                (size_t)(view->part[end] - view->part[i]) != apart)
-                break;
-            last = l->at[end] + l->bytes[end];
-        }
-        TRY(gpu_copy_in(o->upload, base + l->at[i], view->part[i], last - l->at[i]));
+    int slot = t->free_head;
+    *out = -1;
+    assert(t->slot_of[key] < 0);
+    if (slot >= 0) {
+        t->free_head = t->slots[slot].next;
+    } else {
+        slot = t->staged_head;
+        bool now = slot >= 0 && t->slots[slot].epoch == t->epoch; /* the running layer reads it */
+        if (slot < 0 || t->slots[slot].pending || (now && !own)) return err_none();
+        if (now) TRY(gpu_event_follow(o->upload, o->launched));
+        ring_take(t, slot);
+        t->slot_of[t->slots[slot].key] = -1;
     }
-    o->stats.uploads++;
-    o->stats.upload_bytes += l->total;
+    t->slots[slot] = (vram_slot){.key = key, .state = VRAM_OWNED, .epoch = t->epoch - 1};
+    t->slots[slot].pending = own;
+    t->slot_of[key] = slot;
+    if (own && t->n_owned < t->owned_max) {
+        t->n_owned++;
+    } else {
+        ring_put(t, slot);
+    }
+    *out = slot;
     return err_none();
 }
 
-/* ---- all of them ---- */
+void gpu_tier_unclaim(gpu_tier *t, int slot) {
+    if (t->slots[slot].state == VRAM_STAGED)
+        ring_take(t, slot);
+    else
+        t->n_owned--;
+    set_free(t, slot);
+}
+
+/* Parts that lie as far from each other on both sides are one copy: a record is read into the store
+ * in the order of its parts, so mostly all nine. */
+static int copy_end(const expert_layout *l, const uint8_t *const *part, int first, size_t *bytes) {
+    size_t last = l->at[first] + l->bytes[first];
+    int end = first + 1;
+    for (; end < EXPERT_PARTS_MAX; end++) {
+        size_t apart = l->at[end] - l->at[first];
+        if (part[end] < part[first] || (size_t)(part[end] - part[first]) != apart) break;
+        last = l->at[end] + l->bytes[end];
+    }
+    *bytes = last - l->at[first];
+    return end;
+}
+
+err gpu_tier_upload(gpu_ops *o, int slot, const expert_view *view, int list) {
+    gpu_tier *t = &o->tier;
+    vram_slot *x = &t->slots[slot];
+    const expert_layout *l = &t->layouts[x->key / t->n_experts];
+    gpu_addr base = t->memory.addr + (gpu_addr)slot * t->slot_bytes;
+    t->pins[list][t->n_pins[list]++] = (vram_pin){x->key, x->state == VRAM_OWNED};
+    o->stats.uploads++;
+    o->stats.upload_bytes += l->total;
+    size_t bytes;
+    for (int i = 0, end; i < EXPERT_PARTS_MAX; i = end) {
+        end = copy_end(l, view->part, i, &bytes);
+        TRY(gpu_copy_in(o->upload, base + l->at[i], view->part[i], bytes));
+    }
+    return err_none();
+}
+
+int gpu_tier_pins(const gpu_ops *o) {
+    return o->tier.n_pins[0] + o->tier.n_pins[1] + o->tier.n_leaving;
+}
+
+/* ---- when work is done ---- */
+
+static void release_pins(gpu_ops *o) {
+    gpu_tier *t = &o->tier;
+    for (int i = 0; i < t->n_pins[0]; i++) {
+        vram_pin p = t->pins[0][i];
+        int layer = p.key / t->n_experts, id = p.key % t->n_experts;
+        if (p.lend) expert_store_lend(o->store, layer, id);
+        expert_store_release(o->store, layer, id);
+    }
+    t->n_pins[0] = 0;
+}
+
+static void arrive(gpu_ops *o, bool complete) {
+    gpu_tier *t = &o->tier;
+    for (int i = 0; i < t->n_leaving; i++) {
+        int key = t->slots[t->leaving[i]].key;
+        expert_store_returned(o->store, key / t->n_experts, key % t->n_experts, complete);
+        set_free(t, t->leaving[i]);
+    }
+    t->n_leaving = 0;
+}
+
+static void next_pins(gpu_tier *t) {
+    vram_pin *guesses = t->pins[1];
+    t->pins[1] = t->pins[0];
+    t->pins[0] = guesses;
+    t->n_pins[0] = t->n_pins[1];
+    t->n_pins[1] = 0;
+}
+
+/* Guesses of this layer are behind its own uploads: they are done with the next one. */
+void gpu_tier_settle(gpu_ops *o) {
+    gpu_tier *t = &o->tier;
+    t->epoch++;
+    release_pins(o);
+    arrive(o, true);
+    next_pins(t);
+}
+
+err gpu_tier_drain(gpu_ops *o) {
+    err e = gpu_queue_wait(o->upload), f = gpu_queue_wait(o->download);
+    if (!e.code) e = f;
+    release_pins(o);
+    arrive(o, !f.code);
+    next_pins(&o->tier);
+    release_pins(o);
+    o->guess_open = false;
+    return e;
+}
+
+err gpu_tier_forget(gpu_ops *o) {
+    err e = gpu_tier_drain(o);
+    for (int i = 0; i < o->tier.n_slots; i++) o->tier.slots[i].pending = false;
+    o->n_guesses = 0;
+    return e;
+}
+
+/* The store lends key when its pin goes; false: the store has it no more. */
+static bool lend_with_pin(gpu_ops *o, int key) {
+    gpu_tier *t = &o->tier;
+    for (int i = 0; i < t->n_pins[0]; i++) {
+        if (t->pins[0][i].key != key) continue;
+        t->pins[0][i].lend = true;
+        return true;
+    }
+    expert_view view;
+    if (!expert_store_borrow(o->store, key / t->n_experts, key % t->n_experts, &view)) return false;
+    t->pins[0][t->n_pins[0]++] = (vram_pin){key, true};
+    return true;
+}
+
+err gpu_tier_promote(gpu_ops *o, int key) {
+    gpu_tier *t = &o->tier;
+    int slot = t->slot_of[key], worst = cache_worst(&t->cache);
+    uint8_t *part[EXPERT_PARTS_MAX];
+    if (slot < 0 || t->slots[slot].state != VRAM_STAGED) return err_none();
+    if (worst < 0 || !cache_before(&t->cache, worst, key)) return err_none();
+    if (!lend_with_pin(o, key)) return err_none();
+    cache_remove(&t->cache, worst);
+    ring_take(t, slot);
+    t->slots[slot].state = VRAM_OWNED;
+    o->stats.promotions++;
+    int layer = worst / t->n_experts, from = t->slot_of[worst];
+    if (!expert_store_take_back(o->store, layer, worst % t->n_experts, part)) {
+        set_free(t, from);
+        return err_none();
+    }
+    t->slots[from].state = VRAM_LEAVING;
+    t->leaving[t->n_leaving++] = from;
+    const expert_layout *l = &t->layouts[layer];
+    gpu_addr base = t->memory.addr + (gpu_addr)from * t->slot_bytes;
+    size_t bytes;
+    for (int i = 0, end; i < EXPERT_PARTS_MAX; i = end) {
+        end = copy_end(l, (const uint8_t *const *)part, i, &bytes);
+        TRY(gpu_copy_out(o->download, part[i], base + l->at[i], bytes));
+    }
+    o->stats.download_bytes += l->total;
+    return err_none();
+}
+
+/* ---- before the first token ---- */
 
 static err upload_group(gpu_ops *o, int layer, int first, int n) {
     gpu_tier *t = &o->tier;
@@ -167,18 +348,26 @@ static err upload_group(gpu_ops *o, int layer, int first, int n) {
     err e = err_none();
     for (int i = 0; i < n; i++) {
         expert_view view;
-        int key = layer * t->n_experts + first + i;
-        err failed = expert_store_wait(o->store, layer, first + i, &view);
-        if (failed.code) ids[i] = -1; /* that pin is gone */
-        if (!failed.code && !e.code)
-            failed = gpu_tier_upload(o, key, gpu_tier_claim(t, key), &view);
-        if (!e.code) e = failed;
+        int slot = -1;
+        err failed = expert_store_wait(o->store, layer, ids[i], &view);
+        if (failed.code) {
+            if (!e.code) e = failed;
+            continue; /* that pin is gone */
+        }
+        if (!e.code) e = gpu_tier_claim(o, layer * t->n_experts + ids[i], true, &slot);
+        if (slot >= 0) {
+            t->slots[slot].pending = false;
+            e = gpu_tier_upload(o, slot, &view, 0);
+        } else {
+            expert_store_release(o->store, layer, ids[i]);
+        }
     }
-    if (!e.code) e = gpu_queue_wait(o->upload);
-    for (int i = 0; i < n; i++) {
-        if (ids[i] >= 0) expert_store_release(o->store, layer, ids[i]);
+    err waited = gpu_tier_drain(o);
+    for (int i = 0; i < n && !t->resident; i++) {
+        int key = layer * t->n_experts + ids[i];
+        if (t->slot_of[key] >= 0) cache_add(&t->cache, key);
     }
-    return e;
+    return e.code ? e : waited;
 }
 
 static err tell_addresses(gpu_ops *o) {
@@ -202,24 +391,47 @@ static void pin_store(gpu_ops *o) {
     if (!e.code) o->pinned_store = memory;
 }
 
+/* As many experts of every layer as there are slots for. */
+static err upload_first(gpu_ops *o, weights_progress progress, void *ctx) {
+    gpu_tier *t = &o->tier;
+    int room = int_min(expert_store_slots(o->store), EXPERTS_A_GROUP);
+    for (int layer = 0; layer < t->n_layers; layer++) {
+        int share = (int)((int64_t)t->owned_max * (layer + 1) / t->n_layers) -
+                    (int)((int64_t)t->owned_max * layer / t->n_layers);
+        for (int first = 0; first < share; first += room)
+            TRY(upload_group(o, layer, first, int_min(share - first, room)));
+        if (progress)
+            progress(ctx, "experts to the GPU", (uint64_t)(layer + 1), (uint64_t)t->n_layers);
+    }
+    return err_none();
+}
+
+int gpu_ops_store_slots(const gpu_ops *o) {
+    const gpu_tier *t = &o->tier;
+    if (o->unified) return t->n_keys;
+    if (t->owned_max == t->n_keys) return EXPERTS_A_GROUP;
+    return t->n_keys - t->owned_max + 2 * PROMOTIONS_MAX;
+}
+
 err gpu_ops_attach(gpu_ops *o, expert_store *store, weights_progress progress, void *ctx) {
     gpu_tier *t = &o->tier;
     o->store = store;
     if (o->unified) return gpu_unified_attach(o);
-    pin_store(o);
-    if (!t->n_layers || t->n_slots < t->n_keys) return err_none();
-    int room = expert_store_slots(store);
-    room = room < EXPERTS_A_GROUP ? room : EXPERTS_A_GROUP;
-    for (int layer = 0; layer < t->n_layers; layer++) {
-        for (int first = 0; first < t->n_experts; first += room) {
-            int n = t->n_experts - first < room ? t->n_experts - first : room;
-            TRY(upload_group(o, layer, first, n));
-        }
-        if (progress)
-            progress(ctx, "experts to the GPU", (uint64_t)(layer + 1), (uint64_t)t->n_layers);
+    for (int i = 0; i < 2; i++) {
+        t->pins[i] = calloc((size_t)expert_store_slots(store), sizeof *t->pins[i]);
+        if (!t->pins[i]) return err_make(ERR_NOMEM, "no memory for the table of pins");
     }
-    TRY(tell_addresses(o));
-    t->resident = true;
+    pin_store(o);
+    prefetch_init(&o->governor);
+    /* Where some stay on disk, use decides what is uploaded. */
+    if (!t->n_layers || t->owned_max + expert_store_slots(store) < t->n_keys) return err_none();
+    TRY(upload_first(o, progress, ctx));
+    if (t->owned_max == t->n_keys) {
+        TRY(tell_addresses(o));
+        t->resident = true;
+    } else {
+        expert_store_fill(store);
+    }
     expert_store_stats_reset(store);
     gpu_ops_stats_reset(o);
     return err_none();

@@ -255,7 +255,6 @@ static err launch_alike(gpu_moe_job *j, const gpu_use *first) {
     j->n_left -= n;
     o->passes_used = round_up(active_at + (size_t)n * sizeof(gpu_active), 16);
     assert(o->passes_used <= o->passes_bytes);
-    TRY(gpu_copy_in(o->compute, o->passes + at, o->passes_host + at, o->passes_used - at));
     args_experts e = {.slots = o->passes + bases_at,
                       .active = o->passes + active_at,
                       .n_active = o->passes + at,
@@ -292,7 +291,7 @@ err gpu_unified_moe(gpu_moe_job *j) {
     gpu_ops *o = j->o;
     TRY(gpu_moe_ids(j));
     gpu_unified_let_go(o); /* the ids have come: nothing before this layer is still running */
-    TRY(gpu_moe_sort(j));
+    gpu_moe_sort(j);
     o->stats.requests += (uint64_t)o->n_uses;
     while (j->n_left) {
         TRY(ask(j));

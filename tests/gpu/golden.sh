@@ -18,3 +18,29 @@ else
     tail -12 "$BUILD/timing.txt"
     echo "FAIL $name"
 fi
+name="the same tokens whatever is in the card's memory, with --gpu host"
+ask() { "$BUILD/infer" --model assets/ember --gpu host --prompt "Once upon a time" --tokens 16 --ids --ignore-stop "$@" 2>"$BUILD/tiers.txt"; }
+wanted=$(ask) good=1 moved=0
+for limits in "15M 43M" "16M 46M" "20M 60M"; do
+    # shellcheck disable=SC2086
+    set -- $limits
+    [ "$(ask --vram "$1" --memory "$2")" = "$wanted" ] || good=0
+    grep -qE ', [1-9][0-9]* promoted \([1-9]' "$BUILD/tiers.txt" && moved=$((moved + 1))
+done
+if [ -n "$wanted" ] && [ $good = 1 ] && [ $moved = 3 ]; then
+    echo "PASS $name"
+else
+    cat "$BUILD/tiers.txt"
+    echo "FAIL $name"
+fi
+name="a recorded trace in the router's place with --gpu host"
+trace=$BUILD/tiers.jsonl
+if [ "$(ask --vram 18M --memory 60M --collect-routing "$trace")" = "$wanted" ] && [ "$(ask --route-trace "$trace")" = "$wanted" ] &&
+    [ "$(ask --vram 18M --memory 60M --route-trace "$trace")" = "$wanted" ] &&
+    [ "$(ask --route-trace assets/ember/routing.jsonl)" != "$wanted" ]; then
+    echo "PASS $name"
+else
+    cat "$BUILD/tiers.txt"
+    echo "FAIL $name"
+fi
+rm -f "$trace"

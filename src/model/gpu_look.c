@@ -1,0 +1,114 @@
+/* gpu_look.c: the next layer's likely experts, on the card: as look_ahead.c guesses them, by the
+ * next layer's router on this layer's input.
+ *
+ * The guess is launched beside this layer's work and written to pinned memory; the host looks at it
+ * once it has launched the layer. Whether it is there by then is luck, and nobody waits: a layer
+ * without a guess is slower, not different. The likeliest of the guessed experts that are in the
+ * store's memory are uploaded behind this layer's, while the next layer's attention runs; those on
+ * disk are hinted to the store. Both follow the share of guesses that come true (prefetch.h). */
+#include "base/bits.h"
+#include "model/gpu_ops_impl.h"
+
+#define SWEEP_FROM  4 /* as in look_ahead.c */
+#define STORE_LEAST 4 /* the store's slots must be so many times k for uploads on a guess */
+/* Uploads on a guess in one layer: as long as a layer without its experts takes. */
+#define GUESS_BYTES ((size_t)7 << 20)
+
+static const layer_weights *next_of(const gpu_moe_job *j) {
+    const gpu_ops *o = j->o;
+    int next = j->layer + 1;
+    if (!o->o.look_ahead || o->unified || o->tier.resident || next >= o->c->layers) return NULL;
+    const layer_weights *w = &o->o.weights->layers[next];
+    return w->sparse_index < 0 ? NULL : w;
+}
+
+err gpu_look_launch(const gpu_moe_job *j) {
+    gpu_ops *o = j->o;
+    const layer_weights *w = next_of(j);
+    int k = o->o.experts_per_token;
+    o->look_host[0] = -1;
+    if (!w || j->b->rows != 1) return err_none();
+    for (int i = 1; i < k; i++) o->look_host[i] = -1;
+    TRY(gpu_norm(o, o->look_x, o->x, w->post_norm, 1));
+    args_matvec m = {.m = {gpu_mat_of(o, &w->router)},
+                     .y = {o->look_p},
+                     .x = o->look_x,
+                     .y_stride = {o->c->experts},
+                     .n = 1,
+                     .x_stride = o->c->hidden,
+                     .n_mats = 1};
+    TRY(gpu_multiply(o, &m));
+    args_router r = {.logits = o->look_p,
+                     .ids = o->look_ids,
+                     .weights = o->look_ids + (gpu_addr)k * sizeof(int),
+                     .n = 1,
+                     .n_experts = o->c->experts,
+                     .k = k};
+    TRY(gpu_do(o, GPU_router, &r));
+    return gpu_words_out(o, o->look_host, o->look_ids, (size_t)k * sizeof(int));
+}
+
+void gpu_look_outcome(const gpu_moe_job *j) {
+    gpu_ops *o = j->o;
+    for (int i = 0; i < o->n_guesses; i++) {
+        bool used = false;
+        for (int u = 0; u < o->n_uses && !used; u++)
+            used = j->w->sparse_index * o->tier.n_experts + o->uses[u].id == o->guesses[i];
+        prefetch_outcome(&o->governor, used);
+        o->stats.guesses++;
+        o->stats.guesses_used += used;
+    }
+    o->n_guesses = 0;
+}
+
+/* Uploads a guessed expert that is in the store's memory; false: it is not, or there is no slot. */
+static err upload_guess(gpu_ops *o, int layer, int id, bool *done) {
+    int key = layer * o->tier.n_experts + id, slot;
+    expert_view view;
+    *done = false;
+    if (!expert_store_borrow(o->store, layer, id, &view)) return err_none();
+    err e = gpu_tier_claim(o, key, false, &slot);
+    if (e.code || slot < 0) {
+        expert_store_release(o->store, layer, id);
+        return e;
+    }
+    TRY(gpu_tier_upload(o, slot, &view, 1));
+    o->guesses[o->n_guesses++] = key;
+    *done = true;
+    return err_none();
+}
+
+static int guesses_allowed(gpu_ops *o) {
+    size_t fit = GUESS_BYTES / o->tier.slot_bytes;
+    bool room = expert_store_slots(o->store) >= STORE_LEAST * o->o.experts_per_token &&
+                o->tier.n_slots - o->tier.owned_max >= STORE_LEAST * GUESSES_MAX;
+    int most = int_min((int)size_min(fit, GUESSES_MAX - 1) + !fit, GUESSES_MAX);
+    return room ? int_min(most, prefetch_hint(&o->governor)) : 0;
+}
+
+static err use_guesses(gpu_ops *o, int layer) {
+    int k = o->o.experts_per_token, hints[ROUTER_K_MAX], n = 0, allowed = -1;
+    const volatile int *guessed = o->look_host;
+    for (int i = 0; i < k; i++) {
+        int id = guessed[i];
+        bool done = false;
+        if (id < 0 || id >= o->c->experts) break;
+        if (o->tier.slot_of[layer * o->tier.n_experts + id] >= 0) continue;
+        if (allowed < 0) allowed = guesses_allowed(o);
+        if (o->n_guesses < allowed) TRY(upload_guess(o, layer, id, &done));
+        if (!done) hints[n++] = id;
+    }
+    if (n) expert_store_hint(o->store, layer, hints, n);
+    if (!o->n_guesses) return err_none();
+    o->guess_open = true;
+    return gpu_event_record(o->upload, o->guessed);
+}
+
+err gpu_look_ahead(const gpu_moe_job *j) {
+    gpu_ops *o = j->o;
+    const layer_weights *w = next_of(j);
+    if (!w) return err_none();
+    if (j->b->rows * o->o.experts_per_token >= SWEEP_FROM * o->c->experts)
+        expert_store_sweep(o->store, w->sparse_index);
+    return j->b->rows == 1 ? use_guesses(o, w->sparse_index) : err_none();
+}
