@@ -12,21 +12,14 @@
 #include "io/io_bench.h"
 #include "store/simulate.h"
 
-#define FILES_MAX   256
 #define IO_SECONDS  0.6
 #define TRACE_STEPS 200
 
 /* ---- io ----------------------------------------------------------------- */
 
-typedef struct files {
-    char path[FILES_MAX][MODEL_PATH_MAX];
-    const char *list[FILES_MAX];
-    int n;
-} files;
-
-static void find_files(const char *dir, files *f) {
+void bench_find_files(const char *dir, bench_files *f) {
     DIR *d = opendir(dir);
-    for (struct dirent *e; d && f->n < FILES_MAX && (e = readdir(d));) {
+    for (struct dirent *e; d && f->n < BENCH_FILES_MAX && (e = readdir(d));) {
         size_t length = strlen(e->d_name);
         if (length < 12 || strcmp(e->d_name + length - 12, ".safetensors")) continue;
         int n = snprintf(f->path[f->n], MODEL_PATH_MAX, "%s/%s", dir, e->d_name);
@@ -37,7 +30,7 @@ static void find_files(const char *dir, files *f) {
     if (d) closedir(d);
 }
 
-static int io_row(bench *b, const files *f, io_backend backend, uint32_t block, int depth) {
+static int io_row(bench *b, const bench_files *f, io_backend backend, uint32_t block, int depth) {
     io_bench_options o = {.backend = backend,
                           .paths = f->list,
                           .n_files = f->n,
@@ -65,9 +58,9 @@ int bench_io(bench *b) {
     static const uint32_t blocks[] = {64u << 10, 512u << 10, 2u << 20, 8u << 20};
     static const int depths[] = {1, 4, 16};
     static const io_backend backends[] = {IO_URING, IO_PREAD};
-    files *f = calloc(1, sizeof *f);
+    bench_files *f = calloc(1, sizeof *f);
     if (!f) return bench_fail(b, "no memory");
-    find_files(b->dir, f);
+    bench_find_files(b->dir, f);
     int code = f->n ? 0 : bench_fail(b, "the model has no .safetensors files");
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < 4; i++)

@@ -33,6 +33,8 @@ static const arg_def defs[] = {
      offsetof(bench_args, trace), 0, 0},
     {"--text", "FILE", "text for quality (default: a built-in page)", ARG_TEXT,
      offsetof(bench_args, text), 0, 0},
+    {"--out", "DIR", "where pack may write for a moment (default: the model's folder)", ARG_TEXT,
+     offsetof(bench_args, out), 0, 0},
     {"--csv", "FILE", "append the figures to this file", ARG_TEXT, offsetof(bench_args, csv), 0, 0},
     {"--json", NULL, "one JSON object", ARG_FLAG, offsetof(bench_args, json), 0, 0},
 };
@@ -150,6 +152,7 @@ static const struct part {
     {"prefill", bench_prefill, "reading speed by length of the prompt"},
     {"streams", bench_streams, "tokens per second of 1, 2, 4 and 8 conversations at once"},
     {"io", bench_io, "the disk by block size and reads in flight"},
+    {"pack", bench_pack, "packing beside what the disk can read and write"},
     {"cache", bench_cache, "hit rate of every eviction policy on a routing trace"},
     {"quality", bench_quality, "what speed costs: perplexity and divergence from --exact"},
     {"kernels", bench_kernels, "matrix times vector on every instruction set"},
@@ -213,6 +216,7 @@ const command command_benchmark = {
                "  prefill    reading speed by length of the prompt\n"
                "  streams    tokens per second of 1, 2, 4 and 8 conversations at once\n"
                "  io         the disk by block size and reads in flight\n"
+               "  pack       packing beside what the disk can read and write\n"
                "  cache      hit rate of every eviction policy on a routing trace\n"
                "  quality    what speed costs: perplexity and divergence from --exact\n"
                "  kernels    matrix times vector on every instruction set\n"

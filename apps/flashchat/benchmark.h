@@ -13,7 +13,7 @@
 
 typedef struct bench_args {
     model_args m;
-    const char *trace, *text, *csv;
+    const char *trace, *text, *csv, *out;
     int repeats, tokens;
     bool json;
 } bench_args;
@@ -44,6 +44,15 @@ double bench_median(double *values, int n);
 /* Prints "program: text"; EXIT_FAILED. */
 int bench_fail(const bench *b, const char *text);
 
+#define BENCH_FILES_MAX 256
+typedef struct bench_files { /* the .safetensors files of a model */
+    char path[BENCH_FILES_MAX][MODEL_PATH_MAX];
+    const char *list[BENCH_FILES_MAX];
+    int n;
+} bench_files;
+
+void bench_find_files(const char *dir, bench_files *f);
+
 /* The parts; each returns an exit code. */
 int bench_run_expert(bench *b, int repeats); /* run, bench */
 int bench_verify(bench *b);                  /* every kernel table against the scalar one */
@@ -54,6 +63,7 @@ int bench_decode(bench *b);                  /* by context */
 int bench_prefill(bench *b);                 /* by length */
 int bench_streams(bench *b);                 /* by conversations at once */
 int bench_io(bench *b);                      /* by block and depth */
+int bench_pack(bench *b);                    /* beside reading and writing alone */
 int bench_cache(bench *b);                   /* every policy against Belady */
 int bench_quality(bench *b);                 /* against the exact path */
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <limits.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -10,6 +11,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define TREE_FDS 16 /* open at once while a folder is walked */
 
 err path_join(char *out, const char *dir, const char *name) {
     size_t n = strlen(dir);
@@ -108,4 +111,17 @@ err file_write(const char *path, const char *bytes, size_t length, mode_t mode) 
     else
         sync_folder_of(real);
     return e;
+}
+
+static int remove_one(const char *path, const struct stat *s, int kind, struct FTW *at) {
+    (void)s, (void)at;
+    return (kind == FTW_DP || kind == FTW_DNR ? rmdir(path) : unlink(path)) ? errno : 0;
+}
+
+err tree_remove(const char *dir) {
+    struct stat s;
+    if (lstat(dir, &s) != 0 && errno == ENOENT) return err_none();
+    int code = nftw(dir, remove_one, TREE_FDS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    if (code == 0) return err_none();
+    return err_system(code > 0 ? code : errno, "removing %s", dir);
 }

@@ -23,6 +23,8 @@ bool file_exists(const char *path);
 bool dir_exists(const char *path);
 /* Makes the folder and those above it. */
 err dir_make(const char *path, mode_t mode) MUST_USE;
+/* Removes the folder and all that is in it; never follows a link out of it. None there: fine. */
+err tree_remove(const char *dir) MUST_USE;
 /* Writes path.new, syncs it, renames it over path, syncs the folder. A link is followed, so that
  * settings kept elsewhere and linked stay there. */
 err file_write(const char *path, const char *bytes, size_t length, mode_t mode) MUST_USE;

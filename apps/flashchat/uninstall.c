@@ -48,20 +48,6 @@ static int add_size(const char *path, const struct stat *s, int kind, struct FTW
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *s, int kind, struct FTW *at) {
-    (void)s, (void)at;
-    return (kind == FTW_DP || kind == FTW_DNR ? rmdir(path) : unlink(path)) ? errno : 0;
-}
-
-/* Never follows a link out of the folder. */
-static err remove_tree(const char *dir) {
-    struct stat s;
-    if (lstat(dir, &s) != 0 && errno == ENOENT) return err_none();
-    int code = nftw(dir, remove_one, TREE_FDS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
-    if (code == 0) return err_none();
-    return err_system(code > 0 ? code : errno, "removing %s", dir);
-}
-
 static char *size_of_tree(const char *dir, char *out) {
     tree_bytes = 0;
     nftw(dir, add_size, TREE_FDS, FTW_PHYS | FTW_MOUNT);
@@ -177,10 +163,10 @@ static int leave(leaving *l, bool asks) {
     }
     char dir[PATH_TEXT_MAX];
     snprintf(dir, sizeof dir, "%s", settings_dir(l->p.c));
-    err e = remove_tree(dir);
+    err e = tree_remove(dir);
     for (int i = 0; i < 2 && !e.code; i++)
-        if (l->caches[i][0]) e = remove_tree(l->caches[i]);
-    if (!e.code && l->build[0]) e = remove_tree(l->build);
+        if (l->caches[i][0]) e = tree_remove(l->caches[i]);
+    if (!e.code && l->build[0]) e = tree_remove(l->build);
     if (e.code) {
         product_fail("uninstall", e);
         fprintf(stderr, "What could be removed is gone; run it again once that is mended.\n");

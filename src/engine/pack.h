@@ -6,9 +6,9 @@
  *                         as they are
  *
  * Layer by layer: each layer's file is whole under its name or not there, so a packing that was
- * killed goes on at the layer it was on, and ends with the same bytes. The trunk comes last, then
- * the manifest. Reading, working and writing go on at the same time (pack_flow.h). Memory: about
- * 160 MB, or ten experts where those are larger, whatever the model's size. */
+ * killed goes on at the layer it was on, and ends with the same bytes. The manifest comes last.
+ * Reading, working and writing go on at the same time (pack_flow.h). Memory: about 160 MB, or ten
+ * experts where those are larger, whatever the model's size. */
 #ifndef ENGINE_PACK_H
 #define ENGINE_PACK_H
 
@@ -18,7 +18,7 @@
 
 #include "base/err.h"
 
-/* what: "experts", "trunk"; bytes of the result. Called from the calling thread. */
+/* what: "model"; bytes of the result. Called from the calling thread. */
 typedef void (*pack_progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
 
 typedef struct pack_options {

@@ -1,4 +1,4 @@
-/* pack_flow.c: the states of batches, the writers' threads, and the flow's beginning and end. See
+/* pack_flow.c: the states of batches, the writer's thread, and the flow's beginning and end. See
  * pack_flow.h. */
 #include "engine/pack_flow.h"
 
@@ -53,15 +53,29 @@ void flow_fail(flow *f, err e) {
 
 /* ---- writing ---- */
 
+/* Flushes the layers that are set aside and gives them their names. */
+static err name_layers(flow *f) {
+    for (int i = 0; i < f->n_layers; i++) {
+        if (!f->layers[i].unflushed) continue;
+        TRY(bank_writer_finish(&f->layers[i].writer));
+        f->layers[i].unflushed = false;
+    }
+    f->unflushed = 0;
+    return err_none();
+}
+
 static err write_batch(flow *f, const flow_batch *b) {
     flow_layer *l = b->layer;
+    uint64_t bytes = (uint64_t)b->n * l->record.total;
     TRY(bank_writer_put(&l->writer, b->first, b->n, b->records));
-    pthread_mutex_lock(&f->lock);
+    pack_tell(f->p, bytes);
+    f->unflushed += bytes;
     l->left -= b->n;
-    bool last = l->left == 0;
-    f->untold += (uint64_t)b->n * l->record.total;
-    pthread_mutex_unlock(&f->lock);
-    return last ? bank_writer_finish(&l->writer) : err_none();
+    if (l->left) return err_none();
+    TRY(bank_writer_end(&l->writer));
+    l->unflushed = true;
+    f->n_ended++;
+    return f->unflushed >= FLOW_FLUSH || f->n_ended == f->n_layers ? name_layers(f) : err_none();
 }
 
 static void *flow_write(void *ctx) {
@@ -76,14 +90,6 @@ static void *flow_write(void *ctx) {
 
 /* ---- the caller's part ---- */
 
-static void tell(flow *f) {
-    pthread_mutex_lock(&f->lock);
-    uint64_t bytes = f->untold;
-    f->untold = 0;
-    pthread_mutex_unlock(&f->lock);
-    if (bytes) pack_tell(f->p, "experts", bytes);
-}
-
 static void make_all(flow *f) {
     for (flow_batch *b; (b = flow_take(f, FLOW_READ, true));) {
         flow_layer *l = b->layer;
@@ -96,7 +102,7 @@ static void make_all(flow *f) {
         else
             flow_make(f, b);
         flow_pass(f, b);
-        tell(f);
+        if (!pack_show(f->p)) flow_fail(f, err_make(ERR_CANCELLED, "stopped"));
     }
 }
 
@@ -165,16 +171,13 @@ static err open_reader(flow *f) {
 }
 
 static void run_threads(flow *f) {
-    pthread_t threads[1 + FLOW_WRITERS];
+    pthread_t threads[2];
     int n = 0, failed = 0;
-    for (int i = 0; i <= FLOW_WRITERS && !failed; i++) {
-        failed = pthread_create(&threads[i], NULL, i ? flow_write : flow_read, f);
-        n += !failed;
-    }
+    for (; n < 2 && !failed; n += !failed)
+        failed = pthread_create(&threads[n], NULL, n ? flow_write : flow_read, f);
     if (failed) flow_fail(f, err_system(failed, "a thread cannot be started"));
     make_all(f);
     for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
-    tell(f);
 }
 
 static void flow_close(flow *f) {
@@ -205,6 +208,7 @@ err pack_experts(packer *p, const bool *missing) {
         if (!e.code) e = open_reader(&f);
         if (!e.code) run_threads(&f);
         if (!e.code) e = f.e;
+        if (!e.code) e = bank_flush_directory(f.layers[0].writer.path);
     }
     flow_close(&f);
     return e;

@@ -2,12 +2,13 @@
  *
  *     reader thread     FREE -> READING -> READ     direct reads, several pieces at once
  *     caller, and pool  READ -> MAKING  -> MADE     laid out anew or quantised, checksums
- *     writer threads    MADE -> WRITING -> FREE     direct writes of whole batches; the last one of
- *                                                   a layer gives its file the real name
+ *     writer thread     MADE -> WRITING -> FREE     direct writes of whole batches
  *
  * FLOW_BATCHES of them, each some neighbouring experts of one layer: in a stacked tensor these lie
  * side by side, so that a batch is few long reads, and one long write. The disk reads and writes
- * while the processors work, also over the border between two layers.
+ * while the processors work, also over the border between two layers. A finished layer is set
+ * aside (bank_writer_end) and gets its name when a few are flushed together: a flush holds up
+ * reading and writing, and the more so the sooner it comes (docs/MEASURED.md, "Packing").
  *
  * Memory: FLOW_BATCHES times (FLOW_BATCH_BYTES, or one expert where that is more) of the source and
  * of the result. Only pack*.c include this. */
@@ -19,8 +20,8 @@
 #include "engine/pack_impl.h"
 #include "io/io.h"
 
-#define FLOW_BATCHES     5
-#define FLOW_WRITERS     2
+#define FLOW_BATCHES     6
+#define FLOW_FLUSH       ((uint64_t)4 << 30) /* bytes of written layers between two flushes */
 #define FLOW_BATCH_BYTES ((size_t)16 << 20)
 #define FLOW_PIECE       (1u << 20) /* bytes of one read */
 #define FLOW_DEPTH       32         /* reads at once */
@@ -42,7 +43,8 @@ typedef struct flow_layer {
     pack_record record;
     int step;           /* experts of a batch */
     bank_writer writer; /* open from the layer's first batch on; its path is of that time */
-    int left;           /* records not yet written; under the flow's lock */
+    int left;           /* records not yet written; the writer's */
+    bool unflushed;     /* set aside; the writer's */
 } flow_layer;
 
 /* Bytes of a file that are read as one, and where they land in the batch's source: at `place` the
@@ -78,17 +80,18 @@ typedef struct flow {
     uint8_t *memory;                    /* of all batches; owned */
     size_t memory_bytes;
     flow_batch batches[FLOW_BATCHES];
-    io *io;          /* the reader's */
-    io_read *reads;  /* [FLOW_DEPTH]; the reader's */
-    float **rows;    /* [threads][columns]; owned */
-    int next_layer;  /* of the batch that is filled next; the reader's */
-    int next_expert; /* the same */
+    io *io;             /* the reader's */
+    io_read *reads;     /* [FLOW_DEPTH]; the reader's */
+    float **rows;       /* [threads][columns]; owned */
+    int next_layer;     /* of the batch that is filled next; the reader's */
+    int next_expert;    /* the same */
+    int n_ended;        /* layers that are set aside or flushed; the writer's */
+    uint64_t unflushed; /* bytes of those between; the writer's */
     /* under lock */
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    int begun[3];    /* batches that were ever taken for reading, making, writing */
-    uint64_t untold; /* bytes written that progress has not heard of */
-    err e;           /* the first failure */
+    int begun[3]; /* batches that were ever taken for reading, making, writing */
+    err e;        /* the first failure */
 } flow;
 
 /* The oldest batch in state `from`, now in the next state; with wait, waits for one. NULL: none

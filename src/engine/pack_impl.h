@@ -3,6 +3,7 @@
 #define ENGINE_PACK_IMPL_H
 
 #include <jansson.h>
+#include <pthread.h>
 
 #include "base/pool.h"
 #include "engine/pack.h"
@@ -40,9 +41,15 @@ typedef struct packer {
     char prefix[64];    /* of the text model's tensors */
     pack_tensor *trunk; /* owned */
     int n_trunk;
-    uint64_t done, total;
-    int lock;      /* of packing.json */
-    char mark[20]; /* source and settings */
+    uint64_t total;
+    int mark_fd;    /* of packing.json, locked */
+    char mark[20];  /* source and settings */
+    uint64_t shown; /* bytes of the result; the caller's thread's */
+    /* under lock */
+    pthread_mutex_t lock;
+    pthread_cond_t told;    /* of done, written and trunk_ended */
+    uint64_t done, written; /* bytes of the result; of these now */
+    bool stopped, trunk_ended;
 } packer;
 
 /* pack_plan.c */
@@ -65,6 +72,12 @@ err pack_experts(packer *p, const bool *missing) MUST_USE;
 /* pack_trunk.c */
 err pack_trunk(packer *p) MUST_USE;
 
-void pack_tell(packer *p, const char *what, uint64_t bytes);
+/* So many bytes more are written; any thread. */
+void pack_tell(packer *p, uint64_t bytes);
+/* Shows progress, where there is some; the caller's thread. False: something else has failed, and
+ * all should stop. */
+bool pack_show(packer *p);
+void pack_stop(packer *p);
+bool pack_stopped(packer *p);
 
 #endif

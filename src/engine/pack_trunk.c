@@ -13,6 +13,7 @@
 
 typedef struct trunk {
     packer *p;
+    pool *pool; /* its own: the packer's is busy with experts */
     char path[BANK_PATH_MAX], partial[BANK_PATH_MAX];
     int fd;
     uint8_t *chunk;  /* of the source */
@@ -38,7 +39,7 @@ static err copy_tensor(trunk *k, pack_tensor *t) {
         TRY(st_read_part(k->p->files, t->source, at, length, k->chunk));
         XXH3_64bits_update(k->hash[0], k->chunk, length);
         TRY(bank_write_at(k->fd, k->partial, k->chunk, length, t->offset + at));
-        pack_tell(k->p, "trunk", length);
+        pack_tell(k->p, length);
     }
     t->hash = XXH3_64bits_digest(k->hash[0]);
     return err_none();
@@ -71,14 +72,14 @@ static err quantise_rows(trunk *k, pack_tensor t[3], int64_t begin, int n) {
     size_t row = (size_t)(s->bytes / s->shape[0]);
     TRY(st_read_part(k->p->files, s, begin * (int64_t)row, row * (size_t)n, k->chunk));
     k->m.rows = n;
-    pool_run(k->p->pool, quantise_row, k, n);
+    pool_run(k->pool, quantise_row, k, n);
     if (k->bad)
         return err_make(ERR_CORRUPT, "%s: tensor %s: a weight that is not finite",
                         st_path(k->p->files, s->file), s->name);
     for (int i = 0; i < 3; i++) {
         int64_t bytes = t[i].bytes / t[i].shape[0];
         TRY(write_hashed(k, i, &t[i], k->out[i], (size_t)(bytes * n), bytes * begin));
-        pack_tell(k->p, "trunk", (uint64_t)(bytes * n));
+        pack_tell(k->p, (uint64_t)(bytes * n));
     }
     return err_none();
 }
@@ -126,12 +127,14 @@ static err trunk_open(trunk *k, packer *p) {
         ok = ok && k->out[i] && k->hash[i];
     }
     if (!ok) return err_make(ERR_NOMEM, "no memory for %zu bytes", bytes);
+    TRY(pool_open(p->threads, &k->pool));
     k->fd = open(k->partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     return k->fd >= 0 ? err_none() : err_system(errno, "%s", k->partial);
 }
 
 static void trunk_close(trunk *k) {
     if (k->fd >= 0) close(k->fd);
+    pool_close(k->pool);
     free(k->chunk);
     for (int i = 0; i < 3; i++) {
         free(k->out[i]);
@@ -143,6 +146,8 @@ err pack_trunk(packer *p) {
     trunk k;
     err e = trunk_open(&k, p);
     for (int i = 0; i < p->n_trunk && !e.code;) {
+        if (pack_stopped(p)) e = err_make(ERR_CANCELLED, "stopped");
+        if (e.code) break;
         pack_tensor *t = &p->trunk[i];
         e = t->role < 0 ? copy_tensor(&k, t) : quantise_tensor(&k, t);
         i += t->role < 0 ? 1 : 3;
@@ -151,6 +156,7 @@ err pack_trunk(packer *p) {
     if (!e.code && ftruncate(k.fd, (off_t)(p->report->trunk_bytes + 64)) != 0)
         e = err_system(errno, "%s", k.partial);
     if (!e.code) e = bank_rename(k.fd, k.partial, k.path);
+    if (!e.code) e = bank_flush_directory(k.path);
     trunk_close(&k);
     return e;
 }

@@ -193,7 +193,7 @@ err bank_open(const char *dir, st_set **out) {
 
 typedef struct verifier {
     const bank *b;
-    const bank_check *check;
+    const bank_check *check; /* NULL: deep, without progress */
     const st_set *set;
     uint8_t *buffer; /* of size bytes */
     size_t size;     /* at least READ_BYTES and one record */
@@ -202,7 +202,7 @@ typedef struct verifier {
 
 static void tell(verifier *v, const char *what, uint64_t more) {
     v->done += more;
-    if (v->check->progress) v->check->progress(v->check->ctx, what, v->done, v->total);
+    if (v->check && v->check->progress) v->check->progress(v->check->ctx, what, v->done, v->total);
 }
 
 static err read_at(int fd, const char *path, void *out, size_t length, int64_t offset) {
@@ -250,9 +250,8 @@ err bank_hashes(const char *path, int records, int64_t record_bytes, uint64_t *o
     return e;
 }
 
-static err verify_records(verifier *v, int fd, int i, const uint64_t *hashes) {
-    const bank_layer *l = &v->b->layers[i];
-    const char *path = v->b->paths[i + 1];
+static err verify_records(verifier *v, int fd, const char *path, const bank_layer *l,
+                          const uint64_t *hashes) {
     size_t bytes = (size_t)l->record_bytes;
     for (int k = 0; k < l->records; k++) {
         TRY(read_at(fd, path, v->buffer, bytes, k * l->record_bytes));
@@ -264,15 +263,40 @@ static err verify_records(verifier *v, int fd, int i, const uint64_t *hashes) {
     return err_none();
 }
 
-static err verify_layer(verifier *v, int i) {
+static err verify_layer(verifier *v, int fd, const char *path, const bank_layer *l) {
+    uint64_t *hashes = NULL;
+    err e = read_trailer(fd, path, l, &hashes);
+    if (!e.code && (!v->check || v->check->deep)) e = verify_records(v, fd, path, l, hashes);
+    free(hashes);
+    return e;
+}
+
+static err verify_file(verifier *v, int i) {
     const char *path = v->b->paths[i + 1];
     int fd;
     TRY(os_open_read(path, false, &fd));
-    uint64_t *hashes = NULL;
-    err e = read_trailer(fd, path, &v->b->layers[i], &hashes);
-    if (!e.code && v->check->deep) e = verify_records(v, fd, i, hashes);
+    err e = verify_layer(v, fd, path, &v->b->layers[i]);
     close(fd);
-    free(hashes);
+    return e;
+}
+
+err bank_writer_adopt(const char *dir, int layer, int records, size_t record_bytes, bool *done) {
+    char path[BANK_PATH_MAX], written[BANK_PATH_MAX + 16];
+    *done = false;
+    if (!bank_path(path, dir, layer)) return err_make(ERR_ARG, "%s: too long a path", dir);
+    snprintf(written, sizeof written, "%s.written", path);
+    if (access(written, F_OK) != 0) return err_none();
+    int fd;
+    TRY(os_open_read(written, false, &fd));
+    bank_layer l = {.records = records, .record_bytes = (int64_t)record_bytes};
+    verifier v = {.buffer = malloc(record_bytes), .size = record_bytes};
+    err e = v.buffer ? verify_layer(&v, fd, written, &l) : err_make(ERR_NOMEM, "no memory");
+    free(v.buffer);
+    *done = e.code == ERR_NONE;
+    if (e.code == ERR_CORRUPT) e = err_none();
+    if (!e.code && *done) e = bank_rename(fd, written, path);
+    close(fd);
+    if (!e.code && !*done && unlink(written) != 0) e = err_system(errno, "%s: removing", written);
     return e;
 }
 
@@ -309,7 +333,7 @@ static err verify_all(verifier *v) {
         if (!st_at(v->set, i)->stride) v->total += (uint64_t)st_at(v->set, i)->bytes;
     v->buffer = malloc(v->size);
     if (!v->buffer) return err_make(ERR_NOMEM, "%s: no memory", v->b->manifest);
-    for (int i = 0; i < v->b->n_layers; i++) TRY(verify_layer(v, i));
+    for (int i = 0; i < v->b->n_layers; i++) TRY(verify_file(v, i));
     for (int i = 0; i < st_count(v->set) && v->check->deep; i++)
         if (!st_at(v->set, i)->stride) TRY(verify_tensor(v, st_at(v->set, i)));
     return err_none();

@@ -57,8 +57,9 @@ err bank_hashes(const char *path, int records, int64_t record_bytes, uint64_t *o
 /* "DIR/experts/layer_07.bank"; layer < 0: "DIR/trunk.bin". False: too long. */
 bool bank_path(char out[BANK_PATH_MAX], const char *dir, int layer);
 
-typedef struct bank_writer { /* one layer's file, as PATH.partial until it is finished */
-    char path[BANK_PATH_MAX], partial[BANK_PATH_MAX];
+/* One layer's file: PATH.partial, PATH.written when all is in it, PATH when it is also flushed. */
+typedef struct bank_writer {
+    char path[BANK_PATH_MAX], partial[BANK_PATH_MAX], written[BANK_PATH_MAX];
     int fd, records;
     size_t record_bytes; /* a multiple of BANK_ALIGN */
     uint64_t *hashes;    /* owned */
@@ -71,15 +72,26 @@ err bank_writer_open(bank_writer *w, const char *dir, int layer, int records,
  * checksums are taken, and they are written. Any thread, each record once. */
 void bank_writer_sum(bank_writer *w, int first, int n, const void *bytes);
 err bank_writer_put(bank_writer *w, int first, int n, const void *bytes) MUST_USE;
-/* Trailer, flush, and the file's real name. */
+/* Trailer, and PATH.written: whole unless the power fails. */
+err bank_writer_end(bank_writer *w) MUST_USE;
+/* After it: flush, and the file's real name. */
 err bank_writer_finish(bank_writer *w) MUST_USE;
 void bank_writer_close(bank_writer *w); /* after finish or instead of it */
+
+/* A file that an earlier process has left as PATH.written, of this many records and bytes of each:
+ * when every checksum fits it is flushed and gets its name, and *done is true; else it is removed.
+ * Without one *done is false. */
+err bank_writer_adopt(const char *dir, int layer, int records, size_t record_bytes,
+                      bool *done) MUST_USE;
 
 /* All of bytes at offset; ERR_IO names path. */
 err bank_write_at(int fd, const char *path, const void *bytes, size_t length,
                   int64_t offset) MUST_USE;
-/* Flushes fd, renames from to path and flushes the directory. */
+/* Flushes fd and renames from to path: whoever finds the new name after a power cut finds a whole
+ * file. The name itself may be lost until the directory is flushed. */
 err bank_rename(int fd, const char *from, const char *path) MUST_USE;
+/* The directory that holds path. */
+err bank_flush_directory(const char *path) MUST_USE;
 /* value becomes DIR/name, whole or not at all. */
 err bank_write_json(const char *dir, const char *name, const json_t *value) MUST_USE;
 

@@ -1,6 +1,7 @@
 /* bank_write.c: writing the files of a bank so that a crash leaves either a whole file under its
  * name, or none: everything is written as NAME.partial, flushed, renamed, and the directory
- * flushed. */
+ * flushed. A layer's file may wait for its flush as NAME.written: another process can check it by
+ * its checksums and go on from there. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -33,8 +34,7 @@ err bank_write_at(int fd, const char *path, const void *bytes, size_t length, in
     return err_none();
 }
 
-/* The directory that holds path. */
-static err flush_directory(const char *path) {
+err bank_flush_directory(const char *path) {
     char dir[BANK_PATH_MAX];
     const char *slash = strrchr(path, '/');
     snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
@@ -48,7 +48,7 @@ static err flush_directory(const char *path) {
 err bank_rename(int fd, const char *from, const char *path) {
     if (fsync(fd) != 0) return err_system(errno, "%s: flushing", from);
     if (rename(from, path) != 0) return err_system(errno, "%s: renaming", from);
-    return flush_directory(path);
+    return err_none();
 }
 
 err bank_write_json(const char *dir, const char *name, const json_t *value) {
@@ -62,6 +62,7 @@ err bank_write_json(const char *dir, const char *name, const json_t *value) {
     err e = fd < 0 ? err_system(errno, "%s", partial) : err_none();
     if (!e.code) e = bank_write_at(fd, partial, text, strlen(text), 0);
     if (!e.code) e = bank_rename(fd, partial, path);
+    if (!e.code) e = bank_flush_directory(path);
     if (fd >= 0) close(fd);
     free(text);
     return e;
@@ -93,6 +94,7 @@ err bank_writer_open(bank_writer *w, const char *dir, int layer, int records, si
     *w = (bank_writer){.fd = -1, .records = records, .record_bytes = record_bytes};
     if (!bank_path(w->path, dir, layer)) return err_make(ERR_ARG, "%s: too long a path", dir);
     snprintf(w->partial, sizeof w->partial, "%.*s.partial", BANK_PATH_MAX - 16, w->path);
+    snprintf(w->written, sizeof w->written, "%.*s.written", BANK_PATH_MAX - 16, w->path);
     w->hashes = calloc((size_t)records + 1, sizeof *w->hashes);
     if (!w->hashes) return err_make(ERR_NOMEM, "%s: no memory", w->path);
     w->fd = open(w->partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -129,7 +131,7 @@ uint64_t bank_get_u64(const uint8_t *bytes) {
     return value;
 }
 
-err bank_writer_finish(bank_writer *w) {
+err bank_writer_end(bank_writer *w) {
     size_t n = (size_t)w->records, bytes = bank_trailer_bytes(w->records);
     uint8_t *trailer = calloc(1, bytes);
     if (!trailer) return err_make(ERR_NOMEM, "%s: no memory", w->path);
@@ -142,8 +144,12 @@ err bank_writer_finish(bank_writer *w) {
     err e = bank_write_at(w->fd, w->partial, trailer, bytes,
                           (int64_t)w->records * (int64_t)w->record_bytes);
     free(trailer);
-    return e.code ? e : bank_rename(w->fd, w->partial, w->path);
+    if (!e.code && rename(w->partial, w->written) != 0)
+        e = err_system(errno, "%s: renaming", w->partial);
+    return e;
 }
+
+err bank_writer_finish(bank_writer *w) { return bank_rename(w->fd, w->written, w->path); }
 
 void bank_writer_close(bank_writer *w) {
     if (w->fd >= 0) close(w->fd);

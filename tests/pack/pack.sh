@@ -38,7 +38,7 @@ done
 # kill -9, again and again, at random moments
 RANDOM=7
 "$synth" --shape tiny-qwen3.6 --out "$scratch/source" >"$log" 2>&1
-banks() { find "$scratch/killed/experts" -name '*.bank' 2>/dev/null | wc -l; }
+banks() { find "$scratch/killed/experts" -name '*.bank*' ! -name '*.partial' 2>/dev/null | wc -l; }
 killed() { # source, name
     "$flashchat" pack "$1" --out "$scratch/whole" >"$log" 2>&1
     local i pid before unfinished=0 resumed=no
@@ -69,6 +69,15 @@ killed() { # source, name
 }
 killed "$scratch/source" "laid out"
 killed "$BUILD/golden/qwen3_5_moe" quantised
+
+# a power cut: layers that were written, but not flushed
+sums "$scratch/whole" >"$scratch/sums"
+experts=$scratch/whole/experts
+rm "$scratch/whole/manifest.json" && mv "$experts/layer_00.bank" "$experts/layer_00.bank.written" &&
+    mv "$experts/layer_01.bank" "$experts/layer_01.bank.written" &&
+    printf '\xff\x00\xff' | dd of="$experts/layer_01.bank.written" bs=1 seek=5000 conv=notrunc 2>/dev/null
+"$flashchat" pack "$BUILD/golden/qwen3_5_moe" --out "$scratch/whole" >"$log" 2>&1 && sums "$scratch/whole" | cmp -s - "$scratch/sums"
+expect "written, not flushed, one of them damaged: the same files" $?
 
 # damage
 damage() { # file, offset
