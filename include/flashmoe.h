@@ -287,6 +287,10 @@ typedef struct fm_prompt_cache_options { /* zero-initialise */
  * FM_ERR_IO: the folder cannot be written. A damaged or foreign file in it is never used. Files are
  * readable by their owner only: they hold what was said. */
 FM_API fm_error fm_prompt_cache_open(fm_engine *e, const fm_prompt_cache_options *o);
+/* Offers a conversation as it stands now, after an answer: one file for each conversation, which
+ * the next answer's replaces. Copies the state; it is written in the background. Does nothing
+ * without a prompt cache, or when it would hardly save anything. */
+FM_API void fm_session_keep(fm_session *s);
 /* Waits until everything that was offered is written. */
 FM_API void fm_prompt_cache_flush(fm_engine *e);
 

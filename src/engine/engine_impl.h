@@ -79,6 +79,10 @@ struct fm_engine {
     replay *replay;        /* owned; NULL: the router chooses */
     prompt_cache *prompts; /* owned; NULL: nothing is kept on disk */
 
+    /* Called after a conversation was kept; NULL: nobody has anything to add. */
+    void (*kept)(void *ctx);
+    void *kept_ctx;
+
     atomic_int cancel; /* any thread, signal handlers */
 };
 
@@ -123,6 +127,12 @@ void session_offer(fm_session *s);
 /* Takes a timeline from the disk that is a beginning of tokens and well longer than `known`; false:
  * there is none, and the session may have been cleared. */
 bool session_fetch(fm_session *s, const int32_t *tokens, size_t count, size_t known);
+/* Bytes that the owner of the engine keeps beside the saved conversations: one note, the last one
+ * put. put takes the bytes (of malloc) and writes them later, or not when there is no room. get:
+ * false when there is none; valid until done, which is told what was wrong with it, or NULL. */
+void engine_note_put(fm_engine *e, uint8_t *bytes, size_t n);
+bool engine_note_get(fm_engine *e, const uint8_t **bytes, size_t *n);
+void engine_note_done(fm_engine *e, const char *bad);
 /* Runs one batch: appends to every item's session. */
 err engine_step(fm_engine *e, const fm_item *items, int n) MUST_USE;
 

@@ -22,11 +22,13 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/bits.h"
 #include "base/os.h"
 #include "engine/prompt_cache_impl.h"
 
 #define ENTRIES_LIMIT 16384 /* more files than that are not looked at */
 #define COMPLAINTS    64    /* names that a line was written about already */
+#define ANSWER_STEP   64 /* an answer is kept when it is longer than a kept beginning by so many */
 
 typedef struct entry {
     prompt_file file;
@@ -37,6 +39,7 @@ typedef struct entry {
 typedef struct job {
     struct job *next;
     prompt_file file;
+    prompt_key before; /* of the conversation's earlier answer; tokens 0: none */
     uint8_t *blob;
 } job;
 
@@ -141,15 +144,42 @@ static uint64_t total_bytes(const prompt_cache *c) {
     return sum;
 }
 
-static bool make_room(prompt_cache *c, uint64_t bytes) {
-    if (bytes > c->o.bytes_max) return false;
-    while (c->n_entries &&
-           (c->n_entries >= c->o.entries_max || total_bytes(c) + bytes > c->o.bytes_max)) {
-        entry *oldest = &c->entries[0];
-        for (int i = 1; i < c->n_entries; i++)
-            if (c->entries[i].used < oldest->used) oldest = &c->entries[i];
-        remove_entry(c, oldest);
+/* The one that was unused for longest; with answers_only of those. NULL: none. */
+static entry *oldest_entry(prompt_cache *c, bool answers_only) {
+    entry *oldest = NULL;
+    for (int i = 0; i < c->n_entries; i++) {
+        entry *e = &c->entries[i];
+        if (answers_only && e->file.kind != PROMPT_ANSWER) continue;
+        if (!oldest || e->used < oldest->used) oldest = e;
     }
+    return oldest;
+}
+
+static int answers_max(const prompt_cache *c) { return int_max(1, c->o.entries_max / 4); }
+
+static bool make_room_answer(prompt_cache *c, uint64_t bytes) {
+    if (bytes > c->o.bytes_max / 2) return false;
+    for (;;) {
+        int n = 0;
+        uint64_t sum = bytes;
+        for (int i = 0; i < c->n_entries; i++) {
+            if (c->entries[i].file.kind != PROMPT_ANSWER) continue;
+            n++;
+            sum += prompt_file_bytes(&c->entries[i].file);
+        }
+        if (n < answers_max(c) && sum <= c->o.bytes_max / 2) return true;
+        remove_entry(c, oldest_entry(c, true));
+    }
+}
+
+/* bytes 0: no file is to come, the bounds shall hold. */
+static bool make_room(prompt_cache *c, uint64_t bytes, prompt_kind kind) {
+    int more = bytes > 0;
+    if (bytes > c->o.bytes_max) return false;
+    if (kind == PROMPT_ANSWER && !make_room_answer(c, bytes)) return false;
+    while (c->n_entries &&
+           (c->n_entries + more > c->o.entries_max || total_bytes(c) + bytes > c->o.bytes_max))
+        remove_entry(c, oldest_entry(c, false));
     return true;
 }
 
@@ -250,13 +280,17 @@ static void publish(prompt_cache *c, const char *temp, const job *j) {
     scan(c, false);
     entry *old = find_entry(c, &j->file.key);
     if (old) drop_entry(c, old); /* renaming replaces it */
-    bool room = make_room(c, prompt_file_bytes(&j->file));
+    entry *before = j->before.tokens ? find_entry(c, &j->before) : NULL;
+    if (before) drop_entry(c, before); /* its file goes when the new one is there */
+    bool room = make_room(c, prompt_file_bytes(&j->file), j->file.kind);
     bool done = room && renameat(c->fd, temp, c->fd, name) == 0;
     int error = errno;
     if (done) {
         (void)fsync(c->fd);
+        prompt_name(&j->before, name);
+        if (before) (void)unlinkat(c->fd, name, 0);
         (void)!add_entry(c, &j->file, now_ns());
-        c->stats.saved++;
+        c->stats.saved += j->file.kind != PROMPT_NOTE;
     }
     pthread_mutex_unlock(&c->lock);
     if (done) return;
@@ -315,7 +349,7 @@ err prompt_cache_open(const prompt_cache_options *o, prompt_cache **out) {
     err e = c->dir ? open_dir(c) : err_make(ERR_NOMEM, "no memory for the prompt cache");
     if (!e.code) {
         scan(c, true);
-        make_room(c, 0); /* the bounds may have become smaller */
+        make_room(c, 0, PROMPT_BORDER); /* the bounds may have become smaller */
         c->thread_runs = pthread_create(&c->thread, NULL, writer, c) == 0;
         if (!c->thread_runs) e = err_make(ERR_IO, "%s: no thread to write with", o->dir);
     }
@@ -370,12 +404,14 @@ static int by_length(const void *a, const void *b) {
 }
 
 /* Keys that may be a beginning of so many tokens, shortest first; free(). NULL: none. */
-static prompt_key *candidates(prompt_cache *c, size_t count, size_t above, int *n) {
+static prompt_key *candidates(prompt_cache *c, size_t count, size_t above, bool answers_only,
+                              int *n) {
     *n = 0;
     pthread_mutex_lock(&c->lock);
     prompt_key *list = malloc(((size_t)c->n_entries + 1) * sizeof *list);
     for (int i = 0; list && i < c->n_entries; i++) {
         const prompt_key *k = &c->entries[i].file.key;
+        if (answers_only && c->entries[i].file.kind != PROMPT_ANSWER) continue;
         if (k->fingerprint == c->o.fingerprint && k->tokens <= count && k->tokens > above)
             list[(*n)++] = *k;
     }
@@ -384,10 +420,11 @@ static prompt_key *candidates(prompt_cache *c, size_t count, size_t above, int *
     return list;
 }
 
-size_t prompt_cache_find(prompt_cache *c, const int32_t *tokens, size_t count, size_t above) {
+static size_t find(prompt_cache *c, const int32_t *tokens, size_t count, size_t above,
+                   bool answers_only) {
     int n;
     size_t best = 0, at = 0;
-    prompt_key *list = candidates(c, count, above, &n);
+    prompt_key *list = candidates(c, count, above, answers_only, &n);
     XXH3_state_t *state = n ? XXH3_createState() : NULL;
     bool good = state && XXH3_128bits_reset(state) == XXH_OK;
     for (int i = 0; good && i < n; i++) {
@@ -400,6 +437,10 @@ size_t prompt_cache_find(prompt_cache *c, const int32_t *tokens, size_t count, s
     XXH3_freeState(state);
     free(list);
     return best;
+}
+
+size_t prompt_cache_find(prompt_cache *c, const int32_t *tokens, size_t count, size_t above) {
+    return find(c, tokens, count, above, false);
 }
 
 /* ---- reading ---- */
@@ -447,7 +488,7 @@ static err load(prompt_cache *c, const prompt_key *k, int fd) {
     pthread_mutex_lock(&c->lock);
     entry *e = find_entry(c, k);
     if (e) e->used = now_ns();
-    c->stats.found++;
+    c->stats.found += f.kind != PROMPT_NOTE;
     pthread_mutex_unlock(&c->lock);
     return err_none();
 }
@@ -490,12 +531,14 @@ void prompt_cache_bad(prompt_cache *c, const int32_t *tokens, size_t count, cons
 /* ---- keeping ---- */
 
 /* Of those on their way, the longest beginning. */
-static size_t find_queued(prompt_cache *c, const int32_t *tokens, size_t count, size_t *pending) {
+static size_t find_queued(prompt_cache *c, const int32_t *tokens, size_t count, bool answers_only,
+                          size_t *pending) {
     size_t best = 0;
     pthread_mutex_lock(&c->lock);
     for (const job *j = c->queue; j; j = j->next) {
         size_t n = (size_t)j->file.key.tokens;
         if (n > count || n <= best) continue;
+        if (answers_only && j->file.kind != PROMPT_ANSWER) continue;
         prompt_key k = prompt_key_of(c->o.fingerprint, tokens, n);
         if (k.low == j->file.key.low && k.high == j->file.key.high) best = n;
     }
@@ -504,25 +547,50 @@ static size_t find_queued(prompt_cache *c, const int32_t *tokens, size_t count, 
     return best;
 }
 
-bool prompt_cache_wants(prompt_cache *c, const int32_t *tokens, size_t count, size_t bytes) {
-    size_t pending;
-    if (count < c->o.min_tokens || bytes > c->o.bytes_max) return false;
-    size_t known = find_queued(c, tokens, count, &pending);
-    if (pending + c->loaded_bytes + bytes > c->o.memory_max) return false;
+/* A beginning that was just found in memory is in use, though nobody read its file. */
+static void touch(prompt_cache *c, const int32_t *tokens, size_t count) {
+    prompt_key k = prompt_key_of(c->o.fingerprint, tokens, count);
+    char name[PROMPT_NAME_MAX];
+    prompt_name(&k, name);
+    (void)utimensat(c->fd, name, NULL, AT_SYMLINK_NOFOLLOW);
+    pthread_mutex_lock(&c->lock);
+    entry *e = find_entry(c, &k);
+    if (e) e->used = now_ns();
+    pthread_mutex_unlock(&c->lock);
+}
+
+bool prompt_cache_wants(prompt_cache *c, const int32_t *tokens, size_t count, size_t bytes,
+                        prompt_kind kind) {
+    size_t pending, step = kind == PROMPT_ANSWER ? ANSWER_STEP : c->o.step;
+    if (bytes > c->o.bytes_max || (count < c->o.min_tokens && kind != PROMPT_NOTE)) return false;
+    size_t known = find_queued(c, tokens, count, false, &pending);
     size_t kept = prompt_cache_find(c, tokens, count, known);
+    if (kept) touch(c, tokens, kept);
     if (kept > known) known = kept;
-    return !known || count >= known + c->o.step;
+    if (pending + c->loaded_bytes + bytes > c->o.memory_max) return false;
+    if (kind == PROMPT_NOTE) return true;
+    return !known || count >= known + step;
+}
+
+/* The same conversation's earlier answer, which a later one replaces. */
+static prompt_key answer_before(prompt_cache *c, const int32_t *tokens, size_t count) {
+    size_t pending, best = find_queued(c, tokens, count - 1, true, &pending);
+    size_t kept = find(c, tokens, count - 1, best, true);
+    if (kept > best) best = kept;
+    return best ? prompt_key_of(c->o.fingerprint, tokens, best) : (prompt_key){.tokens = 0};
 }
 
 void prompt_cache_store(prompt_cache *c, const int32_t *tokens, size_t count, uint8_t *blob,
-                        size_t bytes) {
+                        size_t bytes, prompt_kind kind) {
     job *j = calloc(1, sizeof *j);
     if (!j) {
         free(blob);
         say(c, "%zu tokens were not kept: no memory", count);
         return;
     }
-    j->file = (prompt_file){.key = prompt_key_of(c->o.fingerprint, tokens, count), .raw = bytes};
+    j->file = (prompt_file){
+        .key = prompt_key_of(c->o.fingerprint, tokens, count), .raw = bytes, .kind = kind};
+    if (kind == PROMPT_ANSWER) j->before = answer_before(c, tokens, count);
     j->blob = blob;
     pthread_mutex_lock(&c->lock);
     job **end = &c->queue;

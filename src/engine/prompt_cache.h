@@ -59,11 +59,19 @@ void prompt_cache_done(prompt_cache *c);
 /* The blob that was loaded last turned out to be no good: it is forgotten, with a line. */
 void prompt_cache_bad(prompt_cache *c, const int32_t *tokens, size_t count, const char *why);
 
+/* PROMPT_BORDER: a beginning that others may share. PROMPT_ANSWER: a conversation as it stands
+ * after an answer; it takes the place of the same conversation's earlier one, and all of them
+ * together have at most a quarter of the files and half of the bytes, so that many short
+ * conversations do not push out the long beginnings. PROMPT_NOTE: one file of bytes that belong to
+ * the answers; its tokens are none of a model's. */
+typedef enum prompt_kind { PROMPT_BORDER, PROMPT_ANSWER, PROMPT_NOTE } prompt_kind;
+
 /* Whether a blob of so many bytes for these tokens is worth writing and there is room to do it. */
-bool prompt_cache_wants(prompt_cache *c, const int32_t *tokens, size_t count, size_t bytes);
+bool prompt_cache_wants(prompt_cache *c, const int32_t *tokens, size_t count, size_t bytes,
+                        prompt_kind kind);
 /* Takes the blob (of malloc); it is written later. Without success there is a line. */
 void prompt_cache_store(prompt_cache *c, const int32_t *tokens, size_t count, uint8_t *blob,
-                        size_t bytes);
+                        size_t bytes, prompt_kind kind);
 /* Waits until everything is written. */
 void prompt_cache_flush(prompt_cache *c);
 void prompt_cache_stats_get(prompt_cache *c, prompt_cache_stats *out);

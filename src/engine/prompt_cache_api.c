@@ -48,17 +48,45 @@ void fm_prompt_cache_flush(fm_engine *e) {
 
 /* ---- sessions ---- */
 
-void session_offer(fm_session *s) {
+static void offer(fm_session *s, prompt_kind kind) {
     prompt_cache *c = s->engine->prompts;
     if (!c || !s->has_logits) return;
     size_t n = (size_t)s->length, bytes = fm_session_save(s, NULL, 0);
-    if (!prompt_cache_wants(c, s->tokens, n, bytes)) return;
+    if (!prompt_cache_wants(c, s->tokens, n, bytes, kind)) return;
     uint8_t *blob = malloc(bytes);
     if (!blob || fm_session_save(s, blob, bytes) != bytes) {
         free(blob);
         return;
     }
-    prompt_cache_store(c, s->tokens, n, blob, bytes);
+    prompt_cache_store(c, s->tokens, n, blob, bytes, kind);
+}
+
+void session_offer(fm_session *s) { offer(s, PROMPT_BORDER); }
+
+void fm_session_keep(fm_session *s) {
+    fm_engine *e = s->engine;
+    offer(s, PROMPT_ANSWER);
+    if (e->prompts && e->kept) e->kept(e->kept_ctx);
+}
+
+/* ---- a note ---- */
+
+static const int32_t note_key[1] = {-1}; /* no token of any model */
+
+void engine_note_put(fm_engine *e, uint8_t *bytes, size_t n) {
+    if (e->prompts && prompt_cache_wants(e->prompts, note_key, 1, n, PROMPT_NOTE))
+        prompt_cache_store(e->prompts, note_key, 1, bytes, n, PROMPT_NOTE);
+    else
+        free(bytes);
+}
+
+bool engine_note_get(fm_engine *e, const uint8_t **bytes, size_t *n) {
+    return e->prompts && !prompt_cache_load(e->prompts, note_key, 1, bytes, n).code;
+}
+
+void engine_note_done(fm_engine *e, const char *bad) {
+    if (bad) prompt_cache_bad(e->prompts, note_key, 1, bad);
+    prompt_cache_done(e->prompts);
 }
 
 bool session_fetch(fm_session *s, const int32_t *tokens, size_t count, size_t known) {

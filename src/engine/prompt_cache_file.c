@@ -14,11 +14,11 @@
 #include "engine/prompt_cache_impl.h"
 
 #define MAGIC   0x3174706d6f727046u /* "Fprompt1" */
-#define VERSION 1
+#define VERSION 2
 #define LEVEL   1
 
 typedef struct header {
-    uint64_t magic, version, fingerprint, low, high, tokens, raw, packed, checksum;
+    uint64_t magic, version, fingerprint, low, high, tokens, raw, packed, checksum, kind;
     uint64_t own; /* checksum of all before */
 } header;
 
@@ -60,7 +60,8 @@ err prompt_file_header(int fd, prompt_file *out) {
     *out = (prompt_file){.key = {h.fingerprint, h.low, h.high, h.tokens},
                          .raw = h.raw,
                          .packed = h.packed,
-                         .checksum = h.checksum};
+                         .checksum = h.checksum,
+                         .kind = h.kind <= PROMPT_NOTE ? (prompt_kind)h.kind : PROMPT_BORDER};
     return err_none();
 }
 
@@ -152,7 +153,8 @@ static err write_header(int fd, const prompt_file *f) {
                 .tokens = f->key.tokens,
                 .raw = f->raw,
                 .packed = f->packed,
-                .checksum = f->checksum};
+                .checksum = f->checksum,
+                .kind = (uint64_t)f->kind};
     h.own = own_checksum(&h);
     TRY(write_all(fd, &h, sizeof h, 0));
     return fsync(fd) == 0 ? err_none() : err_system(errno, "writing it");

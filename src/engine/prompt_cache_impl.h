@@ -20,6 +20,7 @@ typedef struct prompt_file {
     prompt_key key;
     uint64_t raw, packed; /* bytes of the blob, of the frame */
     uint64_t checksum;    /* of the frame */
+    prompt_kind kind;
 } prompt_file;
 
 prompt_key prompt_key_of(uint64_t fingerprint, const int32_t *tokens, size_t count);

@@ -9,6 +9,7 @@
  * thread only; the queue, the counters and job->cancelled are under the lock. */
 #include "engine/sched.h"
 
+#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -54,11 +55,13 @@ typedef struct slot {
     fm_session *session;
     sched_job *job; /* NULL: free */
     uint64_t used;  /* turn of its last use */
+    int answers;    /* of this conversation, so far */
+    bool unkept;    /* ended since it was kept */
 } slot;
 
 struct sched {
     sched_model m;
-    int queue_max, prefill_rows;
+    int queue_max, prefill_rows, rest_ms;
     pthread_t thread;
     /* engine thread only */
     slot *slots;
@@ -222,6 +225,8 @@ static void job_end(sched *s, slot *t, sched_job *j, sched_end why, const err *e
     if (t) {
         t->job = NULL;
         t->used = s->turn;
+        t->unkept = (why == SCHED_STOP || why == SCHED_LENGTH) && s->m.keep;
+        t->answers += t->unkept;
         s->running--;
     }
     if (why == SCHED_FAILED) s->counters.failed++;
@@ -302,8 +307,26 @@ static slot *slot_pick(sched *s, const sched_job *j) {
     return best ? best : oldest;
 }
 
+static void keep(sched *s, slot *t, bool last) {
+    if (t->unkept) s->m.keep(s->m.ctx, t->session, last);
+    t->unkept = false;
+}
+
+/* A conversation that makes place for another one is kept if it has come back once: most that do
+ * not come back never will. */
+static void make_place(sched *s, slot *t, const sched_job *j) {
+    size_t n;
+    const int32_t *line = s->m.timeline(s->m.ctx, t->session, &n);
+    if (common_prefix(line, n, j->tokens, j->n_prompt) < n) {
+        if (t->answers > 1) keep(s, t, false);
+        t->answers = 0;
+    }
+    t->unkept = false;
+}
+
 static void admit_one(sched *s, slot *t, sched_job *j) {
     size_t kept = 0;
+    make_place(s, t, j);
     err e = s->m.match(s->m.ctx, t->session, j->tokens, j->n_prompt, &kept);
     if (e.code) {
         job_end(s, t, j, SCHED_FAILED, &e);
@@ -564,18 +587,50 @@ static void turn(sched *s) {
     }
 }
 
+/* The free conversation that waits longest for being kept; NULL: none. */
+static slot *unkept(sched *s) {
+    slot *oldest = NULL;
+    for (int i = 0; i < s->m.n_sessions; i++) {
+        slot *t = &s->slots[i];
+        if (!t->job && t->unkept && (!oldest || t->used < oldest->used)) oldest = t;
+    }
+    return oldest;
+}
+
+static void time_after(struct timespec *until, int ms) {
+    clock_gettime(CLOCK_REALTIME, until);
+    until->tv_sec += ms / 1000;
+    until->tv_nsec += (long)(ms % 1000) * 1000000;
+    if (until->tv_nsec >= 1000000000) {
+        until->tv_sec++;
+        until->tv_nsec -= 1000000000;
+    }
+}
+
+/* Nothing to do, under the lock: waits for work, or until it is time to keep what has ended. */
+static bool rest(sched *s, bool some) {
+    struct timespec until;
+    if (!some) return pthread_cond_wait(&s->work, &s->lock) != 0;
+    time_after(&until, s->rest_ms);
+    return pthread_cond_timedwait(&s->work, &s->lock, &until) == ETIMEDOUT;
+}
+
 static void *engine_thread(void *ctx) {
     sched *s = ctx;
     for (;;) {
         end_dead(s);
         admit(s);
+        slot *t = unkept(s);
         pthread_mutex_lock(&s->lock);
         bool busy = s->running > 0;
         bool over = s->closing && !busy && !s->queue;
-        if (!busy && !s->queue && !over) pthread_cond_wait(&s->work, &s->lock);
+        bool rested = !busy && !s->queue && !over && rest(s, t != NULL);
         pthread_mutex_unlock(&s->lock);
-        if (over) return NULL;
+        if (rested && t) keep(s, t, false);
         if (busy) turn(s);
+        if (!over) continue;
+        for (; t; t = unkept(s)) keep(s, t, true);
+        return NULL;
     }
 }
 
@@ -605,6 +660,7 @@ err sched_open(const sched_options *o, sched **out) {
     if (!s) return err_make(ERR_NOMEM, "no memory for the scheduler");
     s->m = o->model;
     s->queue_max = o->queue_max ? o->queue_max : 64;
+    s->rest_ms = o->rest_ms ? o->rest_ms : 2000;
     s->prefill_rows = int_max(o->prefill_rows ? o->prefill_rows : 128, CHUNK_ALIGN);
     s->queue_end = &s->queue;
     pthread_mutex_init(&s->lock, NULL);
@@ -640,13 +696,7 @@ void sched_close(sched *s) {
 
 bool sched_drain(sched *s, int timeout_ms) {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    time_after(&until, timeout_ms);
     pthread_mutex_lock(&s->lock);
     s->draining = true;
     int rc = 0;

@@ -44,6 +44,10 @@ typedef struct sched_model {
     err (*match)(void *ctx, fm_session *s, const int32_t *tokens, size_t count, size_t *kept);
     /* A snapshot of the timeline as it is now is worth keeping (a message border). May be NULL. */
     void (*mark)(void *ctx, fm_session *s);
+    /* The conversation is worth keeping beyond this process. It is called when nothing runs for a
+     * while, when the session is about to be given to another conversation, and at the end (`last`:
+     * take the time that it takes). May be NULL. */
+    void (*keep)(void *ctx, fm_session *s, bool last);
     err (*step)(void *ctx, const fm_item *items, int n);
     const float *(*logits)(void *ctx, const fm_session *s); /* [vocab] */
     const int32_t *(*timeline)(void *ctx, const fm_session *s, size_t *length);
@@ -126,6 +130,7 @@ typedef struct sched_request {
 typedef struct sched_options {
     sched_model model;
     int queue_max;    /* jobs waiting, beyond those that run; 0: 64 */
+    int rest_ms;      /* after so long without work a conversation is kept; 0: 2000 */
     int prefill_rows; /* rows of prefill a turn while somebody decodes; 0: 128 */
 } sched_options;
 

@@ -26,6 +26,11 @@ static void mark(void *ctx, fm_session *s) {
     (void)fm_session_mark(s);
 }
 
+static void keep(void *ctx, fm_session *s, bool last) {
+    if (last) fm_prompt_cache_flush(ctx); /* so that there is room */
+    fm_session_keep(s);
+}
+
 static err step(void *ctx, const fm_item *items, int n) { return from_fm(fm_step(ctx, items, n)); }
 
 static const float *logits(void *ctx, const fm_session *s) {
@@ -68,6 +73,7 @@ void sched_model_engine(fm_engine *engine, int n_sessions, sched_model *out) {
         .session_close = session_close,
         .match = match,
         .mark = mark,
+        .keep = keep,
         .step = step,
         .logits = logits,
         .timeline = timeline,

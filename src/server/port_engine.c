@@ -204,6 +204,30 @@ static void remember(void *ctx, const request *r, const port_prompt *p, const js
     (void)ignored;
 }
 
+/* ---- replies on disk ---- */
+
+#define REPLIES_BYTES ((size_t)8 << 20)
+
+/* A conversation was written: so are the tokens of all replies, or it could not be found again by
+ * what the client sends. */
+static void write_replies(void *ctx) {
+    port_engine *p = ctx;
+    uint8_t *bytes;
+    size_t n;
+    err e = chat_memory_save(p->chat, REPLIES_BYTES, &bytes, &n);
+    if (!e.code) engine_note_put(p->engine, bytes, n);
+}
+
+static void read_replies(port_engine *p, int vocab) {
+    const uint8_t *bytes;
+    size_t n;
+    p->engine->kept = write_replies;
+    p->engine->kept_ctx = p;
+    if (!engine_note_get(p->engine, &bytes, &n)) return;
+    err e = chat_memory_load(p->chat, vocab, bytes, n);
+    engine_note_done(p->engine, e.code ? e.text : NULL);
+}
+
 /* ---- opening ---- */
 
 /* generation_config.json says how the model's authors sample; without it plainly. */
@@ -253,6 +277,7 @@ static err fill(port_engine *p, const char *id, int sessions) {
     TRY(grammar_vocab_open(tokens, m.vocab, ends, n, &p->vocab));
     const chat_options co = {.dir = m.dir, .tokens = tokens, .stop_ids = ends, .n_stop_ids = n};
     p->trouble = chat_open(&co, &p->chat);
+    if (p->chat) read_replies(p, m.vocab);
     p->call_token = fm_token_find(p->engine, "<tool_call>");
     p->close_thought = fm_token_find(p->engine, "</think>");
     p->port = (port){.ctx = p,
@@ -285,6 +310,7 @@ err port_engine_open(fm_engine *engine, const char *id, int sessions, port_engin
 
 void port_engine_close(port_engine *p) {
     if (!p) return;
+    p->engine->kept = NULL;
     grammar_vocab_close(p->vocab);
     chat_close(p->chat);
     free(p);

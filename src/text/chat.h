@@ -81,6 +81,12 @@ err chat_render(chat *c, const chat_request *r, chat_prompt *out) MUST_USE;
 err chat_remember(chat *c, const chat_request *r, const chat_prompt *p, const json_t *message,
                   const int32_t *ids, size_t count) MUST_USE;
 
+/* What is remembered as bytes (of malloc), the newest of it that fit `most`; and back, into a chat
+ * of the same model. ERR_CORRUPT: they contradict themselves, or have ids outside of vocab; what
+ * was read before that point is kept. */
+err chat_memory_save(chat *c, size_t most, uint8_t **out, size_t *bytes) MUST_USE;
+err chat_memory_load(chat *c, int vocab, const uint8_t *bytes, size_t n) MUST_USE;
+
 /* The way in which the template teaches calls, NULL for none that we know. */
 const toolcall_format *chat_format(const chat *c);
 /* The template that a request without tools uses. */

@@ -2,7 +2,8 @@
  *
  *     chat_load.c     finds and parses the templates, tries out what they can do
  *     chat.c          renders, encodes
- *     chat_replay.c   remembers replies and finds them again */
+ *     chat_replay.c   remembers replies and finds them again
+ *     chat_memory.c   what is remembered, as bytes */
 #ifndef TEXT_CHAT_IMPL_H
 #define TEXT_CHAT_IMPL_H
 
@@ -74,6 +75,8 @@ err chat_render_text(const chat *c, const chat_request *r, int tagged, chat_prom
 bool chat_is_stop(const chat *c, int32_t id);
 
 /* chat_replay.c */
+/* Puts it into the memory; takes e->ids (then NULL) unless there is no room for it at all. */
+void chat_keep_entry(chat *c, chat_entry *e);
 /* Fills tokens from memory up to *from, a byte of the text; nothing and 0 when there is nothing.
  * Renders anew when it has to. */
 err chat_replay(chat *c, const chat_request *r, chat_prompt *p, size_t *from) MUST_USE;

@@ -167,7 +167,7 @@ static void make_room(chat *c, size_t bytes) {
     }
 }
 
-static void keep_entry(chat *c, chat_entry *e) {
+void chat_keep_entry(chat *c, chat_entry *e) {
     size_t bytes = e->count * sizeof *e->ids;
     pthread_mutex_lock(&c->lock);
     chat_entry *old = find_entry(c, e->key);
@@ -203,7 +203,7 @@ static err remember(chat *c, const chat_prompt *p, chat_entry *e, const int32_t 
     }
     e->skeleton_length = s.length;
     memcpy(e->ids, ids, e->count * sizeof *e->ids);
-    keep_entry(c, e);
+    chat_keep_entry(c, e);
     free(e->ids); /* unless it was kept */
     return err_none();
 }

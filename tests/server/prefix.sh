@@ -33,3 +33,37 @@ wait "$server_pid" 2>/dev/null
 start_serve --model assets/ember --log-dir "$work/log" --prompt-cache-dir "$kept"
 ok "and after being killed" more_than "$(cached "$(ask 'what now')")" 600
 ok "prefix: the server ends again" stop_server
+
+# An answer too: the conversation goes on after a restart, and after a kill once the server had nothing to do for a while.
+rm -r "$kept"
+turn() { # what was said, in JSON
+    curl -s "$U/v1/messages" -d "{\"max_tokens\":160,\"temperature\":0,\"system\":\"$system\",\"messages\":[$said]}"
+}
+next() { # the answer joins what was said, then a question
+    local content
+    content=$(sed -E 's/.*"content":(\[[^]]*\]).*/\1/' <<<"$1")
+    said="$said,{\"role\":\"assistant\",\"content\":$content},{\"role\":\"user\",\"content\":\"$2\"}"
+}
+tokens() { sed -E "s/.*\"$2\":([0-9]+).*/\1/" <<<"$1"; }
+all() { echo $(($(tokens "$1" input_tokens) + $(cached "$1") + $(tokens "$1" output_tokens))); }
+said='{"role":"user","content":"Tell me a long story about a ship and a storm."}'
+start_serve --model assets/ember --log-dir "$work/log" --prompt-cache-dir "$kept"
+first=$(turn)
+ok "the answer is long enough to be kept" more_than "$(tokens "$first" output_tokens)" 80
+ok "prefix: the server ends after an answer" stop_server
+start_serve --model assets/ember --log-dir "$work/log" --prompt-cache-dir "$kept"
+next "$first" 'Tell me a long story about a hare and a fox.'
+second=$(turn)
+ok "after a restart prompt and answer come from disk" more_than "$(cached "$second")" $(($(all "$first") - 3))
+files=$(find "$kept" -name '*.prompt' | sort)
+ok "the second answer is long enough too" more_than "$(tokens "$second" output_tokens)" 70
+for _ in $(seq 300); do # until the answer of the second turn has replaced the first one's
+    [ "$files" != "$(find "$kept" -name '*.prompt' | sort)" ] && break
+    sleep 0.1
+done
+kill -KILL "$server_pid"
+wait "$server_pid" 2>/dev/null
+start_serve --model assets/ember --log-dir "$work/log" --prompt-cache-dir "$kept"
+next "$second" 'And the end?'
+ok "and after being killed at rest" more_than "$(cached "$(turn)")" $(($(all "$second") - 3))
+ok "prefix: the server ends at last" stop_server

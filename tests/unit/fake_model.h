@@ -15,6 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <stdatomic.h>
+
 #include "server/port.h"
 #include "text/text_buf.h"
 
@@ -24,6 +26,7 @@ static const char *const fake_special[] = {"<|im_start|>", "<|im_end|>",  "<thin
                                            "</think>",     "<tool_call>", "</tool_call>"};
 
 typedef struct fake_model {
+    atomic_int kept, kept_last;               /* calls of keep */
     int context, rows_max, sessions, step_us; /* step_us: how long one step takes */
     bool no_late_system; /* the template refuses system messages after the first */
     /* counted on the engine thread */
@@ -268,6 +271,12 @@ static err fake_pick(void *s, const float *logits, const uint64_t *allowed, int3
 
 static void fake_accept(void *s, int32_t id) { (void)s, (void)id; }
 
+static void fake_keep(void *ctx, fm_session *s, bool last) {
+    fake_model *f = ctx;
+    (void)s;
+    atomic_fetch_add(last ? &f->kept_last : &f->kept, 1);
+}
+
 static void fake_init(fake_model *f, int sessions, int context) {
     memset(f, 0, sizeof *f);
     f->context = context;
@@ -282,6 +291,7 @@ static void fake_init(fake_model *f, int sessions, int context) {
                              fake_close,
                              fake_match,
                              NULL,
+                             fake_keep,
                              fake_step,
                              fake_logits,
                              fake_timeline,

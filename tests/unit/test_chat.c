@@ -352,6 +352,56 @@ static void refused(void **unused) {
     chat_close(c);
 }
 
+/* What is remembered goes into another chat and works there; damage is refused, never worse. */
+static void memory_as_bytes(void **unused) {
+    (void)unused;
+    chat *c = open_dir(EMBER, 0);
+    int32_t ids[40] = {0};
+    ids[39] = stops[0];
+    json_t *reply = parse("{\"role\": \"assistant\", \"content\": \"ok\"}");
+    json_t *m[3];
+    for (int i = 0; i < 3; i++) {
+        char text[80];
+        snprintf(text, sizeof text, "[{\"role\": \"user\", \"content\": \"%d\"}]", i);
+        m[i] = parse(text);
+        const chat_request r = {.messages = m[i], .add_generation_prompt = true, .now = 1};
+        ids[0] = i;
+        assert_int_equal(chat_remember(c, &r, NULL, reply, ids, 40 - (size_t)(i == 1)).code, 0);
+        json_array_append(m[i], reply);
+        json_array_append_new(m[i], parse("{\"role\": \"user\", \"content\": \"x\"}"));
+    }
+    uint8_t *bytes;
+    size_t n, two;
+    assert_int_equal(chat_memory_save(c, 16 + 2 * (40 + 160), &bytes, &two).code, 0);
+    free(bytes);
+    assert_int_equal(two, 16 + 2 * (40 + 160)); /* 39 ids are padded */
+    assert_int_equal(chat_memory_save(c, SIZE_MAX, &bytes, &n).code, 0);
+    chat_close(c);
+    c = open_dir(EMBER, 0);
+    assert_int_equal(chat_memory_load(c, 6144, bytes, n).code, 0);
+    for (int i = 0; i < 3; i++) {
+        chat_prompt p = render(c, m[i], NULL);
+        assert_int_equal(p.replayed, i == 1 ? 39 : 40);
+        assert_int_equal(p.tokens.ids[0], i);
+        chat_prompt_free(&p);
+        json_decref(m[i]);
+    }
+    assert_int_equal(chat_memory_load(c, 3, bytes, n).code, ERR_CORRUPT); /* a smaller vocabulary */
+    for (size_t i = 0; i < n; i++) {
+        uint8_t *cut = malloc(i + 1); /* of its own size: a byte too far is seen by sanitizers */
+        memcpy(cut, bytes, i);
+        assert_int_equal(chat_memory_load(c, 6144, cut, i).code, ERR_CORRUPT);
+        free(cut);
+        bytes[i] ^= 0x81;
+        err ignored = chat_memory_load(c, 6144, bytes, n);
+        (void)ignored;
+        bytes[i] ^= 0x81;
+    }
+    free(bytes);
+    json_decref(reply);
+    chat_close(c);
+}
+
 static void memory_is_bounded(void **unused) {
     (void)unused;
     chat *c = open_dir(EMBER, 4000); /* a thousand ids */
@@ -401,6 +451,7 @@ int main(void) {
         cmocka_unit_test(a_template_that_moves_text),
         cmocka_unit_test(what_templates_can_do),
         cmocka_unit_test(refused),
+        cmocka_unit_test(memory_as_bytes),
         cmocka_unit_test(memory_is_bounded),
         cmocka_unit_test(knows_its_template),
     };

@@ -88,8 +88,8 @@ static uint8_t *blob_of(uint64_t seed) {
 static void put(prompt_cache *c, uint64_t seed, int n) {
     int32_t tokens[LENGTH];
     make_tokens(tokens, LENGTH, seed);
-    assert_true(prompt_cache_wants(c, tokens, (size_t)n, BLOB));
-    prompt_cache_store(c, tokens, (size_t)n, blob_of(seed), BLOB);
+    assert_true(prompt_cache_wants(c, tokens, (size_t)n, BLOB, PROMPT_BORDER));
+    prompt_cache_store(c, tokens, (size_t)n, blob_of(seed), BLOB, PROMPT_BORDER);
     prompt_cache_flush(c);
 }
 
@@ -146,12 +146,12 @@ static void test_files(void **state) {
     assert_int_equal(prompt_cache_find(c, tokens, 199, 0), 100);
     assert_int_equal(prompt_cache_find(c, tokens, 200, 100), 200);
     assert_int_equal(prompt_cache_find(c, tokens, LENGTH, 200), 0);
-    assert_false(prompt_cache_wants(c, tokens, 200, BLOB)); /* kept */
-    assert_false(prompt_cache_wants(c, tokens, 205, BLOB)); /* hardly longer */
-    assert_true(prompt_cache_wants(c, tokens, 208, BLOB));
-    assert_false(prompt_cache_wants(c, tokens, 208, 2 * MIB));
+    assert_false(prompt_cache_wants(c, tokens, 200, BLOB, PROMPT_BORDER)); /* kept */
+    assert_false(prompt_cache_wants(c, tokens, 205, BLOB, PROMPT_BORDER)); /* hardly longer */
+    assert_true(prompt_cache_wants(c, tokens, 208, BLOB, PROMPT_BORDER));
+    assert_false(prompt_cache_wants(c, tokens, 208, 2 * MIB, PROMPT_BORDER));
     make_tokens(tokens, LENGTH, 3);
-    assert_false(prompt_cache_wants(c, tokens, 7, BLOB));
+    assert_false(prompt_cache_wants(c, tokens, 7, BLOB, PROMPT_BORDER));
     prompt_cache_close(c);
 
     struct stat st;
@@ -391,6 +391,104 @@ static pid_t process(const char *dir, int n, bool endless) {
     _exit(0);
 }
 
+/* Prompt 0 and an answer of `n` tokens; *reused of both together. The logits after them. */
+static void answer(fm_engine *e, int n, size_t *reused, float logits[512]) {
+    int32_t tokens[LENGTH + 160];
+    fm_session *s;
+    fm_model m;
+    fm_model_get(e, &m);
+    make_tokens(tokens, LENGTH + 160, 0);
+    const fm_sync sync = {.marks = marks, .n_marks = 4};
+    fine(fm_session_open(e, &s));
+    fine(fm_session_sync(s, tokens, LENGTH, &sync, NULL));
+    for (int i = LENGTH; i < LENGTH + n; i++) fine(fm_session_step(s, tokens[i]));
+    memset(logits, 0, 512 * sizeof *logits);
+    memcpy(logits, fm_session_logits(s), (size_t)m.vocab * sizeof *logits);
+    fm_session_keep(s);
+    fm_prompt_cache_flush(e);
+    fm_session_clear(s);
+    fine(fm_session_match(s, tokens, LENGTH + 160, reused));
+    if (*reused == (size_t)(LENGTH + n))
+        assert_memory_equal(logits, fm_session_logits(s), (size_t)m.vocab * sizeof *logits);
+    fm_session_close(s);
+}
+
+/* A conversation after an answer: found after a restart, in the place of its earlier answer, the
+ * same bits; one that hardly grew is not written again. */
+static void test_answers(void **state) {
+    (void)state;
+    if (!golden_root()) skip();
+    char dir[SCRATCH_PATH];
+    static float first[512], again[512];
+    size_t reused;
+    scratch_path(dir, "answers");
+    int status;
+    pid_t p = fork();
+    assert_true(p >= 0);
+    if (!p) {
+        fm_engine *e = engine_with(dir, NULL);
+        answer(e, 80, &reused, first);
+        answer(e, 100, &reused, first); /* 20 more: not worth it */
+        if (reused != LENGTH + 80 || files(dir, NULL) != 6) _exit(1);
+        fm_engine_close(e);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(p, &status, 0), p);
+    assert_int_equal(status, 0);
+    fm_engine *plain = engine_with(NULL, NULL), *e = engine_with(dir, NULL);
+    answer(plain, 80, &reused, first);
+    int32_t tokens[LENGTH + 160];
+    make_tokens(tokens, LENGTH + 160, 0);
+    fm_session *s;
+    fine(fm_session_open(e, &s));
+    fine(fm_session_sync(s, tokens, LENGTH + 80, NULL, &reused));
+    assert_int_equal(reused, LENGTH + 80);
+    fm_model m;
+    fm_model_get(e, &m);
+    assert_memory_equal(fm_session_logits(s), first, (size_t)m.vocab * sizeof *first);
+    fm_session_close(s);
+    answer(e, 150, &reused, again);
+    assert_int_equal(reused, LENGTH + 150);
+    assert_int_equal(files(dir, NULL), 6); /* the earlier answer is gone */
+    fm_engine_close(e);
+    fm_engine_close(plain);
+}
+
+static void put_answer(prompt_cache *c, uint64_t seed, int n) {
+    int32_t tokens[LENGTH];
+    make_tokens(tokens, LENGTH, seed);
+    assert_true(prompt_cache_wants(c, tokens, (size_t)n, BLOB, PROMPT_ANSWER));
+    prompt_cache_store(c, tokens, (size_t)n, blob_of(seed), BLOB, PROMPT_ANSWER);
+    prompt_cache_flush(c);
+}
+
+/* Answers have a quarter of the files and never push out a beginning while there is room. */
+static void test_answer_bounds(void **state) {
+    (void)state;
+    prompt_cache_options o = options_of(NULL);
+    o.entries_max = 8;
+    prompt_cache *c = cache_with(&o);
+    for (uint64_t i = 1; i <= 3; i++) put(c, i, 50);
+    for (uint64_t i = 11; i <= 15; i++) put_answer(c, i, 100);
+    assert_int_equal(files(o.dir, NULL), 5);
+    for (uint64_t i = 1; i <= 3; i++) assert_int_equal(get(c, i), 50);
+    for (uint64_t i = 11; i <= 15; i++) assert_int_equal(get(c, i), i >= 14 ? 100 : 0);
+    put_answer(c, 15, 164);
+    put_answer(c, 15, 299); /* replaces its own, not the other's */
+    assert_int_equal(get(c, 15), 299);
+    assert_int_equal(get(c, 14), 100);
+    put_answer(c, 1, 200); /* continues a beginning, which stays */
+    assert_int_equal(get(c, 15), 0);
+    assert_int_equal(get(c, 14), 100);
+    assert_int_equal(files(o.dir, NULL), 5);
+    prompt_cache_close(c);
+    c = cache_with(&o);
+    put_answer(c, 20, 100); /* what is an answer is known after a restart */
+    assert_int_equal(files(o.dir, NULL), 5);
+    for (uint64_t i = 2; i <= 3; i++) assert_int_equal(get(c, i), 50);
+    prompt_cache_close(c);
+}
+
 static void test_restart(void **state) {
     (void)state;
     if (!golden_root()) skip();
@@ -482,6 +580,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(test_damage, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_foreign, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_restart, scratch_open, scratch_close),
+        cmocka_unit_test_setup_teardown(test_answers, scratch_open, scratch_close),
+        cmocka_unit_test_setup_teardown(test_answer_bounds, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_kill, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_where, scratch_open, scratch_close),
     };

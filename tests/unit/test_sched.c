@@ -5,6 +5,7 @@
 #include <stddef.h>
 /* cmocka.h needs the three above first */
 #include <cmocka.h>
+#include <limits.h>
 #include <time.h>
 
 #include "base/os.h"
@@ -86,13 +87,15 @@ static sched_request request_of(const fm_tokens *p, int max, seen *s) {
                            .sink = {s, on_start, on_token, on_end}};
 }
 
-static sched *open_with(fake_model *f, int sessions) {
+static sched *open_resting(fake_model *f, int sessions, int rest_ms) {
     fake_init(f, sessions, 4096);
     sched *s;
-    sched_options o = {.model = f->model, .queue_max = 64};
+    sched_options o = {.model = f->model, .queue_max = 64, .rest_ms = rest_ms};
     assert_ok(sched_open(&o, &s));
     return s;
 }
+
+static sched *open_with(fake_model *f, int sessions) { return open_resting(f, sessions, 0); }
 
 static void say(sched *s, const char *text, int filler, int max, seen *out) {
     fm_tokens p = prompt_of(text, filler);
@@ -100,6 +103,57 @@ static void say(sched *s, const char *text, int filler, int max, seen *out) {
     uint64_t id;
     assert_ok(sched_submit(s, &r, 1, &id));
     fm_tokens_free(&p);
+}
+
+/* Says something and waits for the end. */
+static void turn_of(sched *s, const char *text, int filler) {
+    seen a;
+    seen_open(&a);
+    say(s, text, filler, 40, &a);
+    wait_for(&a);
+    assert_int_equal(a.why, SCHED_STOP);
+    seen_close(&a);
+}
+
+/* What ended is kept when its session goes to another conversation (if it ever came back), when
+ * nothing runs for a while, and at the end; once. */
+static void test_keep(void **state) {
+    (void)state;
+    fake_model f;
+    sched *s = open_resting(&f, 1, INT_MAX);
+    turn_of(s, "say:one", 200);
+    turn_of(s, "say:two", 0); /* another conversation; the first had one turn */
+    assert_int_equal(atomic_load(&f.kept), 0);
+    fm_tokens p = prompt_of("say:three", 200);
+    seen a[2];
+    for (int i = 0; i < 2; i++) { /* two turns of one conversation */
+        seen_open(&a[i]);
+        sched_request r = request_of(&p, 40, &a[i]);
+        uint64_t id;
+        assert_ok(sched_submit(s, &r, 1, &id));
+        wait_for(&a[i]);
+        const char *more = "three<|im_end|>\n<|im_start|>user\nsay:four<|im_end|>\n"
+                           "<|im_start|>assistant\n";
+        assert_ok(fake_tokenize(NULL, FM_MARKUP, more, strlen(more), &p));
+        seen_close(&a[i]);
+    }
+    fm_tokens_free(&p);
+    assert_int_equal(atomic_load(&f.kept), 0);
+    turn_of(s, "say:five", 0);
+    assert_int_equal(atomic_load(&f.kept), 1);
+    sched_close(s);
+    assert_int_equal(atomic_load(&f.kept), 1);
+    assert_int_equal(atomic_load(&f.kept_last), 1);
+
+    s = open_resting(&f, 2, 10);
+    turn_of(s, "say:one", 200);
+    turn_of(s, "say:two", 0);
+    for (int i = 0; i < 6000 && atomic_load(&f.kept) < 2; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    assert_int_equal(atomic_load(&f.kept), 2);
+    sched_close(s);
+    assert_int_equal(atomic_load(&f.kept), 2);
+    assert_int_equal(atomic_load(&f.kept_last), 0);
 }
 
 static void test_together_as_alone(void **state) {
@@ -315,6 +369,7 @@ static void test_forced(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_keep),
         cmocka_unit_test(test_together_as_alone),
         cmocka_unit_test(test_prefix),
         cmocka_unit_test(test_limits),
