@@ -20,7 +20,7 @@
 #include "base/pool.h"
 #include "engine/fm_error.h"
 
-#define MEMORY_BYTES ((size_t)256 << 20)
+#define MEMORY_BYTES ((size_t)512 << 20) /* a large last-level cache holds a good part of less */
 #define DISK_BLOCK   ((size_t)2 << 20)
 #define DISK_THREADS 8
 #define DISK_ALIGN   4096

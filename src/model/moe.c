@@ -31,16 +31,16 @@ typedef struct moe_job {
 
 /* The k largest of p[n], lowest index first among equals. */
 static void top_k(const float *p, int n, int k, int *ids, float *values) {
-    for (int j = 0; j < k; j++) {
-        int best = -1;
-        for (int i = 0; i < n; i++) {
-            if (best >= 0 && !(p[i] > p[best])) continue;
-            bool taken = false;
-            for (int q = 0; q < j && !taken; q++) taken = ids[q] == i;
-            if (!taken) best = i;
+    int held = 0;
+    for (int i = 0; i < n; i++) {
+        if (held == k && !(p[i] > values[k - 1])) continue;
+        int at = held < k ? held++ : k - 1;
+        for (; at > 0 && p[i] > values[at - 1]; at--) {
+            ids[at] = ids[at - 1];
+            values[at] = values[at - 1];
         }
-        ids[j] = best;
-        values[j] = p[best];
+        ids[at] = i;
+        values[at] = p[i];
     }
 }
 
