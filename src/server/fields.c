@@ -76,11 +76,43 @@ static err read_field(const field *f, const char *name, json_t *value, request *
     return err_make(ERR_ARG, "%s: %s", name, f->why);
 }
 
-static const field *find(const field *table, const char *name) {
-    for (; table->name; table++)
-        if (strcmp(table->name, name) == 0) return table;
+const field *field_at(const field *f) {
+    if (f->more) f = f->more;
+    return f->name ? f : NULL;
+}
+
+static const field *find(const field *f, const char *name) {
+    for (; (f = field_at(f)); f++)
+        if (strcmp(f->name, name) == 0) return f;
     return NULL;
 }
+
+#define SAMPLING(f) offsetof(fm_sampling, f)
+#define REQUEST(f)  offsetof(request, f)
+
+const field openai_fields[] = {
+    {.name = "model", FIELD_STRING, REQUEST(model)},
+    {.name = "temperature", FIELD_NUMBER, SAMPLING(temperature), 0, 2, SET_TEMPERATURE},
+    {.name = "top_p", FIELD_NUMBER, SAMPLING(top_p), 0, 1, SET_TOP_P},
+    {.name = "min_p", FIELD_NUMBER, SAMPLING(min_p), 0, 1, SET_MIN_P},
+    {.name = "repetition_penalty",
+     FIELD_NUMBER,
+     SAMPLING(repetition_penalty),
+     0.01,
+     100,
+     SET_REPETITION},
+    {.name = "presence_penalty", FIELD_NUMBER, SAMPLING(presence_penalty), -2, 2, SET_PRESENCE},
+    {.name = "frequency_penalty", FIELD_NUMBER, SAMPLING(frequency_penalty), -2, 2, SET_FREQUENCY},
+    {.name = "top_k", .read = read_top_k, .set = SET_TOP_K},
+    {.name = "seed", .read = read_seed, .set = SET_SEED},
+    {.name = "stop", .read = read_stop},
+    {.name = "n", FIELD_INT, REQUEST(n), 1, REQUEST_CHOICES_MAX},
+    {.name = "logit_bias", .read = read_bias},
+    {.name = "response_format", .read = read_format},
+    {.name = "stream", FIELD_BOOL, REQUEST(stream)},
+    {.name = "stream_options", .read = read_stream_options},
+    {.name = "user", FIELD_NO_EFFECT, .why = "a string"},
+    {0}};
 
 err fields_read(const field *table, const json_t *object, const char *where, request *r) {
     const char *key;
@@ -90,7 +122,7 @@ err fields_read(const field *table, const json_t *object, const char *where, req
         if (find(table, key)) continue;
         return err_make(ERR_ARG, "%s%.100s: unknown field", where, key);
     }
-    for (const field *f = table; f->name; f++) {
+    for (const field *f = table; (f = field_at(f)); f++) {
         value = json_object_get(object, f->name);
         if (!value || json_is_null(value)) continue;
         snprintf(name, sizeof name, "%s%s", where, f->name);

@@ -23,6 +23,7 @@ typedef struct field {
     unsigned set; /* SET_* */
     const char *why;
     err (*read)(const char *name, json_t *value, request *r);
+    const struct field *more; /* of the last one, which has no name: the table goes on there */
 } field;
 
 /* Reads every field of object in the order of the table, null like absent; unknown ones are
@@ -67,9 +68,12 @@ err read_parallel(const char *name, json_t *value, request *r) MUST_USE;
 err read_seed(const char *name, json_t *value, request *r) MUST_USE;
 err read_schema(const char *name, json_t *holder, request *r) MUST_USE;
 
-/* Each API's table, ended by a field without a name. */
+/* Each API's table, ended by a field without a name; and what chat and text completions have in
+ * common. */
 extern const field chat_fields[], template_fields[], completion_fields[], response_fields[],
-    message_fields[];
+    message_fields[], openai_fields[];
+/* f of a table, or the beginning of what it goes on with; NULL past the last one. */
+const field *field_at(const field *f);
 
 /* One parser for each API, called by request_parse. */
 err parse_chat(request *r) MUST_USE;

@@ -5,8 +5,7 @@
 
 #include "server/fields.h"
 
-#define SAMPLING(f) offsetof(fm_sampling, f)
-#define REQUEST(f)  offsetof(request, f)
+#define REQUEST(f) offsetof(request, f)
 
 /* ---- messages ---- */
 
@@ -134,38 +133,17 @@ static err read_budget(const char *name, json_t *value, request *r) {
 }
 
 const field chat_fields[] = {
-    {.name = "model", .kind = FIELD_STRING, .offset = REQUEST(model)},
     {.name = "messages", .read = read_messages},
     {.name = "tools", .read = read_chat_tools},
     {.name = "tool_choice", .read = read_choice},
     {.name = "parallel_tool_calls", .read = read_parallel},
     {.name = "max_tokens", FIELD_INT, REQUEST(max_tokens), 1, INT32_MAX},
     {.name = "max_completion_tokens", FIELD_INT, REQUEST(max_tokens), 1, INT32_MAX},
-    {.name = "temperature", FIELD_NUMBER, SAMPLING(temperature), 0, 2, SET_TEMPERATURE},
-    {.name = "top_p", FIELD_NUMBER, SAMPLING(top_p), 0, 1, SET_TOP_P},
-    {.name = "min_p", FIELD_NUMBER, SAMPLING(min_p), 0, 1, SET_MIN_P},
-    {.name = "repetition_penalty",
-     FIELD_NUMBER,
-     SAMPLING(repetition_penalty),
-     0.01,
-     100,
-     SET_REPETITION},
-    {.name = "presence_penalty", FIELD_NUMBER, SAMPLING(presence_penalty), -2, 2, SET_PRESENCE},
-    {.name = "frequency_penalty", FIELD_NUMBER, SAMPLING(frequency_penalty), -2, 2, SET_FREQUENCY},
-    {.name = "top_k", .read = read_top_k, .set = SET_TOP_K},
-    {.name = "seed", .read = read_seed, .set = SET_SEED},
-    {.name = "stop", .read = read_stop},
-    {.name = "n", FIELD_INT, REQUEST(n), 1, REQUEST_CHOICES_MAX},
-    {.name = "logit_bias", .read = read_bias},
     {.name = "logprobs", FIELD_BOOL, REQUEST(logprobs)},
     {.name = "top_logprobs", FIELD_INT, REQUEST(top_logprobs), 0, SCHED_TOP_MAX},
-    {.name = "response_format", .read = read_format},
-    {.name = "stream", FIELD_BOOL, REQUEST(stream)},
-    {.name = "stream_options", .read = read_stream_options},
     {.name = "reasoning_effort", .read = read_effort},
     {.name = "thinking_budget", .read = read_budget},
     {.name = "chat_template_kwargs", .read = read_kwargs},
-    {.name = "user", FIELD_NO_EFFECT, .why = "a string"},
     {.name = "safety_identifier", FIELD_NO_EFFECT, .why = "a string"},
     {.name = "prompt_cache_key", FIELD_NO_EFFECT, .why = "a string"},
     {.name = "prompt_cache_retention", FIELD_NO_EFFECT, .why = "a string"},
@@ -179,7 +157,7 @@ const field chat_fields[] = {
     {.name = "web_search_options", FIELD_REFUSED, .why = "this server does not search the web"},
     {.name = "functions", FIELD_REFUSED, .why = "is no longer used; send tools"},
     {.name = "function_call", FIELD_REFUSED, .why = "is no longer used; send tool_choice"},
-    {0}};
+    {.more = openai_fields}};
 
 err parse_chat(request *r) {
     TRY(fields_read(chat_fields, r->body, "", r));

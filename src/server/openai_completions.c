@@ -5,8 +5,7 @@
 
 #include "server/fields.h"
 
-#define SAMPLING(f) offsetof(fm_sampling, f)
-#define REQUEST(f)  offsetof(request, f)
+#define REQUEST(f) offsetof(request, f)
 
 static bool is_ids(const json_t *list) {
     for (size_t i = 0; i < json_array_size(list); i++)
@@ -41,34 +40,13 @@ static err read_logprobs(const char *name, json_t *value, request *r) {
 }
 
 const field completion_fields[] = {
-    {.name = "model", FIELD_STRING, REQUEST(model)},
     {.name = "prompt", .read = read_prompt},
     {.name = "max_tokens", FIELD_INT, REQUEST(max_tokens), 1, INT32_MAX},
-    {.name = "temperature", FIELD_NUMBER, SAMPLING(temperature), 0, 2, SET_TEMPERATURE},
-    {.name = "top_p", FIELD_NUMBER, SAMPLING(top_p), 0, 1, SET_TOP_P},
-    {.name = "min_p", FIELD_NUMBER, SAMPLING(min_p), 0, 1, SET_MIN_P},
-    {.name = "repetition_penalty",
-     FIELD_NUMBER,
-     SAMPLING(repetition_penalty),
-     0.01,
-     100,
-     SET_REPETITION},
-    {.name = "presence_penalty", FIELD_NUMBER, SAMPLING(presence_penalty), -2, 2, SET_PRESENCE},
-    {.name = "frequency_penalty", FIELD_NUMBER, SAMPLING(frequency_penalty), -2, 2, SET_FREQUENCY},
-    {.name = "top_k", .read = read_top_k, .set = SET_TOP_K},
-    {.name = "seed", .read = read_seed, .set = SET_SEED},
-    {.name = "stop", .read = read_stop},
-    {.name = "n", FIELD_INT, REQUEST(n), 1, REQUEST_CHOICES_MAX},
-    {.name = "logit_bias", .read = read_bias},
     {.name = "logprobs", .read = read_logprobs},
     {.name = "echo", FIELD_BOOL, REQUEST(echo)},
-    {.name = "response_format", .read = read_format},
-    {.name = "stream", FIELD_BOOL, REQUEST(stream)},
-    {.name = "stream_options", .read = read_stream_options},
-    {.name = "user", FIELD_NO_EFFECT, .why = "a string"},
     {.name = "best_of", FIELD_ONLY, .why = "[1]"},
     {.name = "suffix", FIELD_REFUSED, .why = "text cannot be filled in between; only continued"},
-    {0}};
+    {.more = openai_fields}};
 
 err parse_completions(request *r) {
     r->max_tokens = 16; /* as documented by OpenAI */

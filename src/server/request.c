@@ -177,9 +177,9 @@ const char *request_field(request_api api, int i) {
         [API_RESPONSES] = response_fields, [API_MESSAGES] = message_fields,
         [API_TEMPLATE] = template_fields,
     };
-    for (int k = 0; k <= i; k++)
-        if (!tables[api][k].name) return NULL;
-    return tables[api][i].name;
+    const field *f = field_at(tables[api]);
+    for (; f && i > 0; i--) f = field_at(f + 1);
+    return f ? f->name : NULL;
 }
 
 void request_free(request *r) {

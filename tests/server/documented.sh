@@ -13,8 +13,9 @@ shared = sections['Sampling, for all APIs that have the field']
 
 def names(path, table):
     source = open(path, encoding='utf-8').read()
-    body = re.search(r'const field ' + table + r'\[\] = \{(.*?)\n *\{0\}\};', source, re.S).group(1)
-    return re.findall(r'\{\.name = "([^"]+)"', body)
+    body, more = re.search(r'const field ' + table + r'\[\] = \{(.*?)\n *\{(0|\.more = \w+)\}\};', source, re.S).groups()
+    shared_names = names('src/server/fields.c', more.split()[-1]) if more != '0' else []
+    return re.findall(r'\{\.name = "([^"]+)"', body) + shared_names
 
 def told(name, where, least, found):
     missing = [n for n in found if not re.search(r'[`.]' + re.escape(n) + r'[`. ]', where)]
