@@ -95,7 +95,7 @@ static void settle_guesses(expert_store *s, int layer) {
 }
 
 err expert_store_request(expert_store *s, int layer, const int *ids, int n) {
-    store_pump(s, false);
+    store_collect(s);
     TRY(make_room(s, layer, ids, n));
     s->stats.requests += (uint64_t)n;
     cache_request(&s->cache, layer);

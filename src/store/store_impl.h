@@ -86,7 +86,7 @@ struct expert_store {
     prefetch governor;
     int32_t open_guesses[STORE_GUESS_MAX]; /* keys */
     int n_open_guesses;
-    int32_t arrived[IO_DEPTH_MAX]; /* slots: complete, not checked yet; within store_pump only */
+    int32_t arrived[2 * IO_DEPTH_MAX]; /* slots: LOADING, complete, not checked yet */
     int n_arrived;
     int fill_at; /* next key to look at when filling; n_keys when nothing is to be filled */
     expert_store_stats stats;
@@ -126,8 +126,10 @@ static inline bool store_is_called_off(const slot *x) {
     return x->state == SLOT_LOADING && x->guess && x->failure.error != 0;
 }
 
-/* Collects what has ended and starts what waits. With wait, blocks until at least one read ends;
- * false when none is in flight. */
+/* Collects what has ended, checks it, and starts what waits. With wait, blocks until at least one
+ * read ends or a slot is checked; false when there is none. */
 bool store_pump(expert_store *s, bool wait);
+/* Only collects and starts: before a request, whose reads are worth more than checksums now. */
+void store_collect(expert_store *s);
 
 #endif

@@ -1,6 +1,7 @@
 /* store_load.c: from a key without bytes to a slot with all of them: see store_impl.h. */
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 #include <xxhash.h>
 
 #include "base/bits.h"
@@ -138,11 +139,21 @@ static void loaded(expert_store *s, slot *x, bool damaged) {
     if (x->pins == 0) cache_add(&s->cache, x->key);
 }
 
+/* x, where it is one of the arrived, is none any more. */
+static void drop_arrived(expert_store *s, const slot *x) {
+    int kept = 0;
+    for (int i = 0; i < s->n_arrived; i++)
+        if (s->arrived[i] != x - s->slots) s->arrived[kept++] = s->arrived[i];
+    s->n_arrived = kept;
+}
+
 void store_call_off(expert_store *s, slot *x) {
     if (x->state != SLOT_LOADING || !x->guess) return;
     x->failure.error = ECANCELED;
     if (x->queued) queue_take(s, &s->guesses, x);
-    if (x->reads == 0) loaded(s, x, false);
+    if (x->reads > 0) return;
+    drop_arrived(s, x);
+    loaded(s, x, false);
 }
 
 /* With two drives, the one with less to do; a damaged record is taken from one of them alone. */
@@ -227,22 +238,38 @@ static void finish(expert_store *s, io_read *read) {
     if (x->reads == 0 && !x->queued) s->arrived[s->n_arrived++] = (int32_t)(x - s->slots);
 }
 
-/* Separate from finish, so that the disk has its next reads before checksums are taken. */
-static void take_arrived(expert_store *s) {
-    for (int i = 0; i < s->n_arrived; i++) {
-        slot *x = &s->slots[s->arrived[i]];
-        loaded(s, x, is_damaged(s, x));
-    }
-    s->n_arrived = 0;
-}
-
-bool store_pump(expert_store *s, bool wait) {
+/* Takes what has ended off the disk's hands, and gives it its next reads. */
+static bool collect(expert_store *s, bool wait) {
+    if (s->n_arrived > IO_DEPTH_MAX) return false; /* room for all that may be in flight */
     start_waiting(s);
     io_read *read = io_next(s->io, wait);
     if (!read) return false;
     for (; read; read = io_next(s->io, false)) finish(s, read);
     start_waiting(s);
-    take_arrived(s);
-    start_waiting(s);
     return true;
+}
+
+void store_collect(expert_store *s) {
+    if (s->n_arrived == 0) collect(s, false);
+}
+
+/* Checksums are taken one by one, and the disk looked after in between: it must not stand still
+ * for them. */
+static bool take_arrived(expert_store *s) {
+    bool any = s->n_arrived > 0;
+    while (s->n_arrived > 0) {
+        collect(s, false);
+        slot *x = &s->slots[s->arrived[0]];
+        s->n_arrived--;
+        memmove(s->arrived, s->arrived + 1, (size_t)s->n_arrived * sizeof *s->arrived);
+        loaded(s, x, is_damaged(s, x));
+    }
+    return any;
+}
+
+bool store_pump(expert_store *s, bool wait) {
+    bool any = collect(s, wait && s->n_arrived == 0);
+    any = take_arrived(s) || any;
+    start_waiting(s);
+    return any;
 }
