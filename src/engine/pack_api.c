@@ -2,11 +2,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/fm_error.h"
+#include "engine/engine_impl.h"
 #include "engine/pack.h"
 #include "format/bank.h"
-#include "format/config.h"
-#include "model/weights.h"
 
 void fm_pack_options_init(fm_pack_options *o) { *o = (fm_pack_options){.bits = 4, .group = 64}; }
 
@@ -33,17 +31,14 @@ fm_error fm_pack(const fm_pack_options *o, fm_pack_report *out) {
 }
 
 /* Everything that can be checked without checksums: headers, sizes, that the tensors fit
- * config.json. */
+ * config.json, that the tokenizer can be read. */
 static err verify_plain(const char *dir) {
-    model_config config;
-    TRY(config_open(dir, &config));
-    st_set *files = NULL;
+    model_files m;
+    TRY(model_files_open(dir, &m));
     weights w = {0};
-    err e = bank_is(dir) ? bank_open(dir, &files) : st_open(dir, &files);
-    if (!e.code) e = weights_measure(&config, files, &w);
+    err e = weights_measure(&m.config, m.set, &w);
     weights_close(&w);
-    st_close(files);
-    config_close(&config);
+    model_files_close(&m);
     return e;
 }
 
