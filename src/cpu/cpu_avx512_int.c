@@ -23,6 +23,9 @@ static inline vf v_set(float a) { return (vf)_mm512_set1_ps(a); }
 static inline vf v_fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps(a, b, c); }
 static inline vf v_from_int(vi a) { return (vf)_mm512_cvtepi32_ps((__m512i)a); }
 
+static inline int32_t lanes_max(vi a) { return _mm512_reduce_max_epi32((__m512i)a); }
+static inline int32_t lanes_sum(vi a) { return _mm512_reduce_add_epi32((__m512i)a); }
+
 static inline vi i_dot(vi acc, vi w, vi x, int bits) {
     (void)bits;
     return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, (__m512i)x);
