@@ -77,7 +77,8 @@ rm "$scratch/whole/manifest.json" && mv "$experts/layer_00.bank" "$experts/layer
     mv "$experts/layer_01.bank" "$experts/layer_01.bank.written" &&
     printf '\xff\x00\xff' |
     dd of="$experts/layer_01.bank.written" bs=1 seek=5000 conv=notrunc 2>/dev/null
-"$flashchat" pack "$BUILD/golden/qwen3_5_moe" --out "$scratch/whole" >"$log" 2>&1 && sums "$scratch/whole" | cmp -s - "$scratch/sums"
+"$flashchat" pack "$BUILD/golden/qwen3_5_moe" --out "$scratch/whole" >"$log" 2>&1 &&
+    sums "$scratch/whole" | cmp -s - "$scratch/sums"
 expect "written, not flushed, one of them damaged: the same files" $?
 
 # damage
