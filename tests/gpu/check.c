@@ -229,6 +229,7 @@ int main(int argc, char **argv) {
     check_delta(&l);
     check_experts(&l);
     check_sample(&l);
+    check_fused(&l);
     if (strcmp(backend, "host")) {
         printf("the portable bodies of matrices:\n");
         gpu_plain(l.device, true);

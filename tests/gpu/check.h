@@ -68,6 +68,7 @@ void check_attention(lab *l);
 void check_delta(lab *l);
 void check_experts(lab *l);
 void check_sample(lab *l);
+void check_fused(lab *l);
 void check_machine(lab *l); /* events, graphs, copies */
 
 /* Prints a table of times and rates. */

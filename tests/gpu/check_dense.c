@@ -213,7 +213,9 @@ void check_matrices(lab *l) {
     lab_end_group(l, "matvec, several matrices, bias, residual");
     lab_begin(l);
     matvec_alone(l, (qformat){QK_AFFINE, 4, 64, false}, 70, 2112, 8);
-    matvec_alone(l, (qformat){QK_AFFINE, 8, 64, true}, 40, 576, 37);
+    matvec_alone(l, (qformat){QK_AFFINE, 4, 64, false}, 300, 2048, 70);
+    matvec_alone(l, (qformat){QK_AFFINE, 8, 64, true}, 70, 1024, 8);
+    matvec_alone(l, (qformat){QK_AFFINE, 8, 64, true}, 40, 640, 37);
     matvec_alone(l, (qformat){.kind = QK_BF16}, 33, 1088, 33);
     lab_end_group(l, "matvec, a vector alone and among others: the same bits");
     if (strcmp(l->info.backend, "host")) { /* sizes of real models: too slow on the processor */

@@ -116,13 +116,23 @@ static err cuda_info(gpu_device *base, gpu_info *out) {
     return err_none();
 }
 
+static err flush_all(cuda_device *d) {
+    for (cuda_queue *q = d->queues; q; q = q->next) TRY(cuda_flush(&q->base));
+    return err_none();
+}
+
 static err cuda_finish(gpu_device *base) {
     cuda_device *d = device_of(base);
     TRY(enter(d));
+    TRY(flush_all(d));
     return cuda_result(&d->api, d->api.context_synchronize(), "cuCtxSynchronize", "device");
 }
 
-static void cuda_plain(gpu_device *base, bool plain) { device_of(base)->plain = plain; }
+static void cuda_plain(gpu_device *base, bool plain) {
+    err ignored = flush_all(device_of(base)); /* a lost device says so again at the next wait */
+    (void)ignored;
+    device_of(base)->plain = plain;
+}
 
 /* ---- memory ---- */
 
@@ -191,20 +201,28 @@ static err cuda_queue_open(gpu_device *base, gpu_queue **out) {
         free(q);
         return e;
     }
+    q->next = d->queues;
+    d->queues = q;
     *out = &q->base;
     return err_none();
 }
 
-static void cuda_queue_close(gpu_queue *q) {
-    cuda_device *d = device_of(q->device);
+static void cuda_queue_close(gpu_queue *base) {
+    cuda_queue *q = (cuda_queue *)(void *)base;
+    cuda_device *d = device_of(base->device);
     d->api.context_set(d->context);
-    d->api.stream_destroy(stream_of(q));
+    d->api.stream_destroy(q->stream);
+    if (q->scratch) d->api.memory_free(q->scratch);
+    cuda_queue **at = &d->queues;
+    while (*at != q) at = &(*at)->next;
+    *at = q->next;
     free(q);
 }
 
 static err cuda_queue_wait(gpu_queue *q) {
     cuda_device *d = device_of(q->device);
     TRY(enter(d));
+    TRY(cuda_flush(q));
     return cuda_result(&d->api, d->api.stream_synchronize(stream_of(q)), "cuStreamSynchronize",
                        "queue");
 }
@@ -212,6 +230,7 @@ static err cuda_queue_wait(gpu_queue *q) {
 static err cuda_copy_in(gpu_queue *q, gpu_addr to, const void *from, size_t bytes) {
     cuda_device *d = device_of(q->device);
     TRY(enter(d));
+    TRY(cuda_flush(q));
     CU(d, copy_in, "cuMemcpyHtoDAsync", "copy to the GPU", to, from, bytes, stream_of(q));
     return err_none();
 }
@@ -219,6 +238,7 @@ static err cuda_copy_in(gpu_queue *q, gpu_addr to, const void *from, size_t byte
 static err cuda_copy_out(gpu_queue *q, void *to, gpu_addr from, size_t bytes) {
     cuda_device *d = device_of(q->device);
     TRY(enter(d));
+    TRY(cuda_flush(q));
     CU(d, copy_out, "cuMemcpyDtoHAsync", "copy from the GPU", to, from, bytes, stream_of(q));
     return err_none();
 }
@@ -226,6 +246,7 @@ static err cuda_copy_out(gpu_queue *q, void *to, gpu_addr from, size_t bytes) {
 static err cuda_copy(gpu_queue *q, gpu_addr to, gpu_addr from, size_t bytes) {
     cuda_device *d = device_of(q->device);
     TRY(enter(d));
+    TRY(cuda_flush(q));
     CU(d, copy, "cuMemcpyDtoDAsync", "copy on the GPU", to, from, bytes, stream_of(q));
     return err_none();
 }
@@ -233,6 +254,7 @@ static err cuda_copy(gpu_queue *q, gpu_addr to, gpu_addr from, size_t bytes) {
 static err cuda_fill(gpu_queue *q, gpu_addr to, uint8_t byte, size_t bytes) {
     cuda_device *d = device_of(q->device);
     TRY(enter(d));
+    TRY(cuda_flush(q));
     CU(d, fill, "cuMemsetD8Async", "fill", to, byte, bytes, stream_of(q));
     return err_none();
 }
@@ -258,13 +280,22 @@ err cuda_start(gpu_queue *q, cu_function f, const char *name, gpu_shape shape, i
     return err_none();
 }
 
+err cuda_launch_now(gpu_queue *q, const cuda_pending *p) {
+    cuda_device *d = device_of(q->device);
+    void *list[] = {(void *)(uintptr_t)p->args};
+    bool done = false;
+    TRY(cuda_fast_launch(q, p->kernel, p->args, &done));
+    if (done) return err_none();
+    return cuda_start(q, d->kernel[p->kernel], gpu_kernel_name(p->kernel), p->shape,
+                      gpu_kernel_threads(p->kernel), list);
+}
+
 static err cuda_launch(gpu_queue *q, gpu_kernel k, gpu_shape shape, const void *args) {
     cuda_device *d = device_of(q->device);
-    void *list[] = {(void *)(uintptr_t)args};
-    bool done = false;
-    TRY(cuda_fast_launch(q, k, args, &done));
-    if (done) return err_none();
-    return cuda_start(q, d->kernel[k], gpu_kernel_name(k), shape, gpu_kernel_threads(k), list);
+    if (d->has_hop && !d->plain) return cuda_put_off(q, k, shape, args);
+    cuda_pending now = {.kernel = k, .shape = shape};
+    memcpy(now.args, args, gpu_kernel_args_bytes(k));
+    return cuda_launch_now(q, &now);
 }
 
 /* ---- order ---- */
@@ -294,6 +325,7 @@ static void cuda_event_close(gpu_event *e) {
 static err cuda_event_record(gpu_queue *q, gpu_event *e) {
     cuda_device *d = device_of(q->device);
     TRY(enter(d));
+    TRY(cuda_flush(q));
     CU(d, event_record, "cuEventRecord", "event", event_of(e), stream_of(q));
     return err_none();
 }
@@ -301,6 +333,7 @@ static err cuda_event_record(gpu_queue *q, gpu_event *e) {
 static err cuda_event_follow(gpu_queue *q, gpu_event *e) {
     cuda_device *d = device_of(q->device);
     TRY(enter(d));
+    TRY(cuda_flush(q));
     CU(d, stream_wait, "cuStreamWaitEvent", "event", stream_of(q), event_of(e), 0);
     return err_none();
 }
@@ -324,6 +357,7 @@ static err cuda_event_elapsed(gpu_event *from, gpu_event *to, double *ms) {
 static err cuda_graph_begin(gpu_queue *q) {
     cuda_device *d = device_of(q->device);
     TRY(enter(d));
+    TRY(cuda_flush(q));
     CU(d, capture_begin, "cuStreamBeginCapture", "queue", stream_of(q), CU_CAPTURE_RELAXED);
     return err_none();
 }
@@ -340,6 +374,7 @@ static void cuda_graph_close(gpu_graph *base) {
 static err cuda_graph_end(gpu_queue *q, gpu_graph **out) {
     cuda_device *d = device_of(q->device);
     TRY(enter(d));
+    TRY(cuda_flush(q));
     cuda_graph *g = calloc(1, sizeof *g);
     if (!g) return err_make(ERR_NOMEM, "no memory for a graph");
     g->base.device = q->device;
@@ -360,6 +395,7 @@ static err cuda_graph_end(gpu_queue *q, gpu_graph **out) {
 static err cuda_graph_run(gpu_queue *q, gpu_graph *g) {
     cuda_device *d = device_of(q->device);
     TRY(enter(d));
+    TRY(cuda_flush(q));
     CU(d, graph_launch, "cuGraphLaunch", "graph", ((cuda_graph *)(void *)g)->exec, stream_of(q));
     return err_none();
 }

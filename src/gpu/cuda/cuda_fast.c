@@ -36,7 +36,21 @@ err cuda_fast_load(cuda_device *d) {
            d->shared_bytes);
     }
     d->has_fast = true;
+    for (int i = 0; i < HOP_COUNT; i++) {
+        const char *name = cuda_hop_name((cuda_hop_kernel)i);
+        CU(d, module_function, "cuModuleGetFunction", name, &d->hop[i], d->module, name);
+        CU(d, function_set, "cuFuncSetAttribute", name, d->hop[i], CU_FUNC_MAX_DYNAMIC_SHARED,
+           d->shared_bytes);
+    }
+    d->has_hop = d->early;
     return err_none();
+}
+
+const char *cuda_hop_name(cuda_hop_kernel k) {
+    static const char *const names[] = {
+#define CUDA_HOP_NAME(name) #name,
+        CUDA_HOP_KERNELS(CUDA_HOP_NAME)};
+    return names[k];
 }
 
 /* ---- what fits ---- */

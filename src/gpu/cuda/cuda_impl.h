@@ -21,6 +21,23 @@
 #define CUDA_FAST_ID(id, entry) id,
 typedef enum cuda_fast { CUDA_FAST_KERNELS(CUDA_FAST_ID) FAST_COUNT } cuda_fast;
 
+/* Those of kernels/cuda_few.inc and cuda_gemm.inc. */
+#define CUDA_HOP_KERNELS(X)                                                                        \
+    X(few_matvec)                                                                                  \
+    X(few_in)                                                                                      \
+    X(few_out)                                                                                     \
+    X(few_delta)                                                                                   \
+    X(gemm_matvec_64)                                                                              \
+    X(gemm_matvec_32)                                                                              \
+    X(gemm_in_64)                                                                                  \
+    X(gemm_in_24)                                                                                  \
+    X(gemm_out_64)                                                                                 \
+    X(gemm_out_24)                                                                                 \
+    X(hop_split_x)                                                                                 \
+    X(hop_sort)
+#define CUDA_HOP_ID(name) HOP_##name,
+typedef enum cuda_hop_kernel { CUDA_HOP_KERNELS(CUDA_HOP_ID) HOP_COUNT } cuda_hop_kernel;
+
 typedef struct cuda_device {
     gpu_device base;
     cuda_api api;
@@ -29,15 +46,31 @@ typedef struct cuda_device {
     cu_module module;
     cu_function kernel[GPU_KERNEL_COUNT];
     cu_function fast[FAST_COUNT];
+    cu_function hop[HOP_COUNT];
+    struct cuda_queue *queues; /* all that are open */
     int index, shared_bytes, units;
     bool has_fast; /* matrix units that multiply bf16 */
     bool early;    /* a launch may begin before the one ahead of it has ended */
+    bool has_hop;  /* the kernels for capability 9.0 */
     bool plain;    /* only the portable bodies */
 } cuda_device;
+
+/* A launch that has not started: cuda_fuse.c. */
+#define CUDA_PENDING    24
+#define CUDA_ARGS_BYTES 384
+typedef struct cuda_pending {
+    gpu_kernel kernel;
+    gpu_shape shape;
+    _Alignas(8) uint8_t args[CUDA_ARGS_BYTES];
+} cuda_pending;
 
 typedef struct cuda_queue {
     gpu_queue base;
     cu_stream stream;
+    struct cuda_queue *next;
+    cu_address scratch; /* split vectors; 0: not yet, or no memory */
+    int n_pending;
+    cuda_pending pending[CUDA_PENDING];
 } cuda_queue;
 
 static inline cu_stream cuda_stream_of(gpu_queue *q) { return ((cuda_queue *)(void *)q)->stream; }
@@ -48,6 +81,15 @@ static inline cu_stream cuda_stream_of(gpu_queue *q) { return ((cuda_queue *)(vo
 /* cuda_backend.c: a launch of any kernel; list as cuLaunchKernel has it. */
 err cuda_start(gpu_queue *q, cu_function f, const char *name, gpu_shape shape, int threads,
                void **list) MUST_USE;
+
+/* cuda_backend.c: a kernel by itself, at once. */
+err cuda_launch_now(gpu_queue *q, const cuda_pending *p) MUST_USE;
+
+/* cuda_fuse.c: a launch for later, and all of them now. */
+err cuda_put_off(gpu_queue *q, gpu_kernel k, gpu_shape shape, const void *args) MUST_USE;
+err cuda_flush(gpu_queue *q) MUST_USE;
+
+const char *cuda_hop_name(cuda_hop_kernel k);
 
 /* cuda_fast.c: finds the kernels, on cards that have what they need. */
 err cuda_fast_load(cuda_device *d) MUST_USE;

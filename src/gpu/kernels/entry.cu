@@ -4,7 +4,14 @@
 #include "gpu/kernels/gpu_lang.h"
 #include "gpu/kernels/kernels.inc"
 
+#include "gpu/kernels/cuda_args.h"
+
 #include "gpu/kernels/cuda_matmul.inc"
+
+#include "gpu/kernels/cuda_unit.inc"
+
+#include "gpu/kernels/cuda_few.inc"
+#include "gpu/kernels/cuda_gemm.inc"
 
 #define ENTRY(name, args, n_threads)                                                                          \
     extern "C" __global__ void __launch_bounds__(n_threads) name(const __grid_constant__ args a) {      \

@@ -1,0 +1,292 @@
+/* cuda_hop.c: whether launches fit the kernels for capability 9.0, their shapes, their shared
+ * memory. Two groups on a multiprocessor are wanted, so that a kernel's weights are on their way
+ * while the kernel before it still runs: half of the shared memory when that is enough. */
+#include <string.h>
+
+#include "gpu/cuda/cuda_hop.h"
+
+enum {
+    UNIT = 64, /* cuda_unit.inc */
+    BLOCK = 128,
+    X_BYTES = 528,
+    X_STRIDE = 576,
+    GROUP_OVERHEAD = 1024,     /* of shared memory, of every group */
+    PART_WANTED = 24 * 1024,   /* bytes of parts that are worth having */
+    SCRATCH = 72 * 1024 * 1024 /* split vectors of a queue */
+};
+
+static int over(int n, int by) { return (n + by - 1) / by; }
+static int min_int(int a, int b) { return a < b ? a : b; }
+static int max_int(int a, int b) { return a > b ? a : b; }
+
+static cuda_device *device_of(gpu_queue *q) { return (cuda_device *)(void *)q->device; }
+
+static err start(gpu_queue *q, cuda_hop_kernel k, gpu_shape s, int threads, void *args) {
+    void *list[] = {args};
+    return cuda_start(q, device_of(q)->hop[k], cuda_hop_name(k), s, threads, list);
+}
+
+/* ---- what fits ---- */
+
+static bool format_fits(int kind, int bits, int group, int cols) {
+    return kind == MAT_AFFINE && (bits == 4 || bits == 8) && group == UNIT && cols % BLOCK == 0;
+}
+
+/* The last rows' scales are whole 16 bytes. */
+static bool rows_fit(int rows, int cols) { return rows % 16 * (cols / UNIT) * 2 % 16 == 0; }
+
+static bool mat_fits(const gpu_mat *m) {
+    return format_fits(m->kind, m->bits, m->group, m->cols) && rows_fit(m->rows, m->cols) &&
+           (m->w | m->scales | m->biases) % 16 == 0 &&
+           (uint64_t)m->rows * (uint64_t)m->cols * (uint64_t)m->bits / 8 <= UINT32_MAX;
+}
+
+static bool matvec_fits(const args_matvec *a) {
+    bool fits = a->n > 0;
+    for (int i = 0; i < a->n_mats; i++)
+        fits = fits && mat_fits(&a->m[i]) && a->m[i].cols == a->m[0].cols;
+    return fits;
+}
+
+static bool x_fits(gpu_addr x, int stride) { return x % 16 == 0 && stride % 4 == 0; }
+
+static bool part_fits(const gpu_part *p) {
+    return format_fits(p->kind, p->bits, p->group, p->cols) && rows_fit(p->rows, p->cols) &&
+           (p->w | p->scales | p->biases) % 16 == 0;
+}
+
+static bool experts_fit(const args_experts *a) {
+    if (!a->n_pairs || !part_fits(&a->gate) || !x_fits(a->x, a->x_stride)) return false;
+    if (!a->up.rows) return a->row_of_pair == 1;
+    return part_fits(&a->up) && a->up.rows == a->gate.rows && a->up.cols == a->gate.cols &&
+           a->up.bits == a->gate.bits && a->up.scales_f16 == a->gate.scales_f16;
+}
+
+/* ---- shared memory of the kernels for few vectors ---- */
+
+static int slot_bytes(int cols, int bits) {
+    int units = cols / UNIT;
+    return 16 * (units + 1) * 8 * bits + 64 * units;
+}
+
+static int x_bytes(int n, int cols) { return n * (cols / BLOCK) * X_STRIDE; }
+static int part_floats(int n, int cols) { return n * (cols / UNIT) * 16; }
+
+/* What a group needs: fixed bytes, the least and the most of parts and slots. */
+typedef struct room_wish {
+    int fixed, part_least, part_step, part_most; /* bytes */
+    int slot, slots_most;
+} room_wish;
+
+/* Fills slots and the parts' size; *shared is the sum. False: too large. */
+static bool make_room(const cuda_device *d, const room_wish *w, few_room *r, int *shared) {
+    int half = (d->shared_bytes + GROUP_OVERHEAD) / 2 - GROUP_OVERHEAD;
+    int slots_least = min_int(3, w->slots_most), budget = half;
+    int least = FEW_HEAD + w->fixed + w->part_least;
+    if (least + slots_least * w->slot > half) budget = d->shared_bytes;
+    if (least + min_int(2, w->slots_most) * w->slot > budget) return false;
+    int part = w->part_least, slots = min_int(slots_least, (budget - least) / w->slot);
+    while (part + w->part_step <= w->part_most && part < PART_WANTED &&
+           FEW_HEAD + w->fixed + part + w->part_step + slots * w->slot <= budget)
+        part += w->part_step;
+    slots = min_int((budget - FEW_HEAD - w->fixed - part) / w->slot, w->slots_most);
+    r->slots = min_int(slots, FEW_SLOTS);
+    r->slot_bytes = w->slot;
+    r->part_floats = part / (int)sizeof(float);
+    *shared = FEW_HEAD + w->fixed + part + r->slots * w->slot;
+    return true;
+}
+
+/* ---- matvec ---- */
+
+static err few_matvec(gpu_queue *q, args_few_matvec *a, bool *done) {
+    const cuda_device *d = device_of(q);
+    int n = a->m.n, cols = a->m.m[0].cols, tiles = 0, bits = 4, shared;
+    for (int i = 0; i < a->m.n_mats; i++) {
+        a->m.first_group[i] = tiles;
+        tiles += over(a->m.m[i].rows, 16);
+        bits = max_int(bits, a->m.m[i].bits);
+    }
+    int groups = min_int(d->units, tiles), each = over(tiles, groups);
+    int tile = part_floats(n, cols) * (int)sizeof(float);
+    room_wish w = {.fixed = x_bytes(n, cols), .part_least = tile, .part_step = tile};
+    w.part_most = tile * each, w.slot = slot_bytes(cols, bits), w.slots_most = each;
+    if (!make_room(d, &w, &a->room, &shared)) return err_none();
+    a->room.tiles = tiles;
+    a->room.x_at = FEW_HEAD + a->room.slots * a->room.slot_bytes;
+    a->room.part_at = a->room.x_at + w.fixed;
+    *done = true;
+    return start(q, HOP_few_matvec, (gpu_shape){groups, 1, 1, shared}, FEW_THREADS, a);
+}
+
+/* The queue's memory for split vectors; 0: there is none. */
+static gpu_addr scratch_of(gpu_queue *base) {
+    cuda_queue *q = (cuda_queue *)(void *)base;
+    cuda_device *d = device_of(base);
+    if (!q->scratch && d->api.memory_alloc(&q->scratch, SCRATCH)) q->scratch = 0;
+    return q->scratch;
+}
+
+static err split(gpu_queue *q, gpu_addr x, int stride, int n, int cols, gpu_addr to) {
+    args_split a = {.x = x, .to = to, .n = n, .cols = cols, .stride = stride};
+    int groups = over(n * (cols / UNIT) * 4, SPLIT_THREADS);
+    return start(q, HOP_hop_split_x, (gpu_shape){groups, 1, 1, 0}, SPLIT_THREADS, &a);
+}
+
+/* x in a->x is split from vector 0. */
+static err gemm_some(gpu_queue *q, args_gemm_matvec *a) {
+    int rows = 0;
+    for (int i = 0; i < a->m.n_mats; i++) {
+        a->m.first_group[i] = rows;
+        rows += over(a->m.m[i].rows, 256);
+    }
+    bool wide = rows * over(a->m.n, 64) * 2 >= device_of(q)->units * 3;
+    int vectors = wide ? 64 : 32;
+    gpu_shape s = {rows, over(a->m.n, vectors), 1, GEMM_HEAD + (wide ? 3 : 4) * vectors * X_STRIDE};
+    return start(q, wide ? HOP_gemm_matvec_64 : HOP_gemm_matvec_32, s, GEMM_THREADS, a);
+}
+
+static err gemm_matvec(gpu_queue *q, const args_matvec *m, bool *done) {
+    int cols = m->m[0].cols, most = SCRATCH / (cols / BLOCK * X_BYTES) / 64 * 64;
+    gpu_addr scratch = scratch_of(q);
+    if (!scratch || !most) return err_none();
+    *done = true;
+    for (int first = 0; first < m->n; first += most) {
+        args_gemm_matvec a = {.m = *m, .x = scratch};
+        gpu_addr row = (gpu_addr)first * sizeof(float);
+        a.m.n = min_int(most, m->n - first);
+        for (int i = 0; i < m->n_mats; i++) a.m.y[i] += row * (gpu_addr)m->y_stride[i];
+        if (m->residual) a.m.residual += row * (gpu_addr)m->y_stride[0];
+        TRY(split(q, m->x + row * (gpu_addr)m->x_stride, m->x_stride, a.m.n, cols, scratch));
+        TRY(gemm_some(q, &a));
+    }
+    return err_none();
+}
+
+err cuda_hop_matvec(gpu_queue *q, const args_rmsnorm *norm, const args_matvec *m,
+                    const args_conv *conv, bool *done) {
+    *done = false;
+    if (!device_of(q)->has_hop || !matvec_fits(m) || !x_fits(m->x, m->x_stride)) return err_none();
+    if (m->n <= FEW_VECTORS) {
+        args_few_matvec a = {.m = *m};
+        if (norm) a.norm = *norm;
+        if (conv) a.conv = *conv;
+        TRY(few_matvec(q, &a, done));
+    }
+    if (*done || norm || conv) return err_none();
+    return gemm_matvec(q, m, done);
+}
+
+/* ---- experts ---- */
+
+static err few_in(gpu_queue *q, args_few_in *a, bool *done) {
+    const cuda_device *d = device_of(q);
+    int cols = a->e.gate.cols, rows = a->e.n_pairs / a->e.row_of_pair, shared;
+    int tiles = over(a->e.gate.rows, 16), all = tiles * a->e.max_active;
+    int groups = min_int(d->units, all), F = (int)sizeof(float);
+    int one = 2 * part_floats(1, cols) * F, most = 2 * part_floats(a->e.n_rows, cols) * F;
+    room_wish w = {.fixed = x_bytes(rows, cols) + FEW_PLAN, .part_least = most, .part_step = one};
+    if (a->router.logits)
+        w.part_least = max_int(most, (rows * a->router.n_experts + a->e.n_pairs) * F);
+    w.part_most = w.part_least + one * over(all, groups);
+    w.slot = slot_bytes(cols, max_int(a->e.gate.bits, a->e.up.bits));
+    w.slots_most = 2 * over(all, groups);
+    if (!make_room(d, &w, &a->room, &shared)) return err_none();
+    a->room.tiles = tiles;
+    a->room.x_at = FEW_HEAD + a->room.slots * a->room.slot_bytes + FEW_PLAN;
+    a->room.part_at = a->room.x_at + x_bytes(rows, cols);
+    *done = true;
+    return start(q, HOP_few_in, (gpu_shape){groups, 1, 1, shared}, FEW_THREADS, a);
+}
+
+/* dry: only whether it would fit. */
+static err few_out(gpu_queue *q, args_few_out *a, bool dry, bool *done) {
+    const cuda_device *d = device_of(q);
+    int cols = a->e.gate.cols, pairs = a->e.n_pairs, F = (int)sizeof(float), shared;
+    int x = x_bytes(pairs, cols), parts = part_floats(pairs, cols) * F, own = 0, own_parts = 0;
+    room_wish w = {.slot = slot_bytes(cols, a->e.gate.bits), .part_step = 1};
+    w.slots_most = a->e.max_active;
+    if (a->shared.w) {
+        own = x_bytes(a->combine.n, a->shared.cols);
+        own_parts = part_floats(a->combine.n, a->shared.cols) * F;
+        w.slot = max_int(w.slot, slot_bytes(a->shared.cols, a->shared.bits));
+        w.slots_most++;
+    }
+    a->room.tiles = over(a->e.gate.rows, 16);
+    int groups = min_int(d->units, a->room.tiles);
+    w.slots_most *= over(a->room.tiles, groups);
+    w.fixed = x + own + own_parts + FEW_PLAN;
+    w.part_least = w.part_most = parts;
+    if (!make_room(d, &w, &a->room, &shared)) return err_none();
+    a->room.x_at = FEW_HEAD + a->room.slots * a->room.slot_bytes + FEW_PLAN;
+    a->shared_x_at = a->room.x_at + x;
+    a->shared_part_at = a->shared_x_at + own;
+    a->room.part_at = a->shared_part_at + own_parts;
+    *done = true;
+    if (dry) return err_none();
+    return start(q, HOP_few_out, (gpu_shape){groups, 1, 1, shared}, FEW_THREADS, a);
+}
+
+static err gemm_experts(gpu_queue *q, const args_experts *e, bool *done) {
+    args_gemm_experts a = {.e = *e, .x = scratch_of(q)};
+    int n = e->n_pairs / e->row_of_pair, cols = e->gate.cols;
+    bool up = e->up.rows != 0, wide = e->gate.bits == 8 || e->n_pairs > 28 * e->max_active;
+    if (!a.x || (uint64_t)n * (uint64_t)(cols / BLOCK * X_BYTES) > SCRATCH) return err_none();
+    *done = true;
+    TRY(split(q, e->x, e->x_stride, n, cols, a.x));
+    gpu_shape s = {over(e->gate.rows, up ? 128 : 256), e->max_active, 1,
+                   GEMM_HEAD + (wide ? 3 * 64 : 4 * 24) * X_STRIDE};
+    cuda_hop_kernel k = up     ? wide ? HOP_gemm_in_64 : HOP_gemm_in_24
+                        : wide ? HOP_gemm_out_64
+                               : HOP_gemm_out_24;
+    return start(q, k, s, GEMM_THREADS, &a);
+}
+
+err cuda_hop_experts(gpu_queue *q, const args_experts *e, bool *done) {
+    *done = false;
+    if (!device_of(q)->has_hop || !experts_fit(e)) return err_none();
+    if (e->n_rows <= FEW_VECTORS && e->n_pairs <= FEW_PAIRS) {
+        args_few_in in = {.e = *e};
+        args_few_out out = {.e = *e};
+        TRY(e->up.rows ? few_in(q, &in, done) : few_out(q, &out, false, done));
+    }
+    return *done ? err_none() : gemm_experts(q, e, done);
+}
+
+err cuda_hop_plan(gpu_queue *q, const args_plan *a, bool *done) {
+    const cuda_device *d = device_of(q);
+    int shared = (SORT_THREADS / 32 * a->n_experts + 64) * (int)sizeof(int);
+    *done = d->has_hop && a->n_pairs && shared <= d->shared_bytes;
+    if (!*done) return err_none();
+    args_plan copy = *a;
+    return start(q, HOP_hop_sort, (gpu_shape){1, 1, 1, shared}, SORT_THREADS, &copy);
+}
+
+err cuda_hop_moe(gpu_queue *q, const cuda_moe *m, bool *done) {
+    *done = false;
+    if (!device_of(q)->has_hop || !experts_fit(m->in) || !experts_fit(m->out)) return err_none();
+    if (m->router->n > FEW_VECTORS || m->in->n_pairs > FEW_PAIRS) return err_none();
+    args_few_in in = {.router = *m->router, .plan = *m->plan, .e = *m->in};
+    args_few_out out = {.e = *m->out, .combine = *m->combine};
+    if (m->shared) {
+        if (!matvec_fits(m->shared) || !x_fits(m->act->gate, m->shared->x_stride))
+            return err_none();
+        out.shared = m->shared->m[0];
+        out.act = *m->act;
+    }
+    bool fits = false;
+    TRY(few_out(q, &out, true, &fits));
+    if (!fits) return err_none();
+    TRY(few_in(q, &in, done));
+    return *done ? few_out(q, &out, false, done) : err_none();
+}
+
+/* ---- the delta rule ---- */
+
+err cuda_hop_delta(gpu_queue *q, const args_few_delta *given, bool *done) {
+    args_few_delta a = *given;
+    *done = device_of(q)->has_hop && a.run.dk <= 128 && a.run.dv <= 128 && a.run.dv % 8 == 0;
+    if (!*done) return err_none();
+    gpu_shape s = {a.run.n_v, a.run.n_segments, 1, 400 * (int)sizeof(float)};
+    return start(q, HOP_few_delta, s, STEP_THREADS, &a);
+}
