@@ -186,8 +186,6 @@ static err few_in(gpu_queue *q, args_few_in *a, bool *done) {
     int groups = min_int(d->units, all), F = (int)sizeof(float);
     int one = 2 * part_floats(1, cols) * F, most = 2 * part_floats(a->e.n_rows, cols) * F;
     room_wish w = {.fixed = x_bytes(rows, cols) + FEW_PLAN, .part_least = most, .part_step = one};
-    if (a->router.logits)
-        w.part_least = max_int(most, (rows * a->router.n_experts + a->e.n_pairs) * F);
     w.part_most = w.part_least + one * over(all, groups);
     w.slot = slot_bytes(cols, max_int(a->e.gate.bits, a->e.up.bits));
     w.slots_most = 2 * over(all, groups);
@@ -265,7 +263,9 @@ err cuda_hop_plan(gpu_queue *q, const args_plan *a, bool *done) {
 err cuda_hop_moe(gpu_queue *q, const cuda_moe *m, bool *done) {
     *done = false;
     if (!device_of(q)->has_hop || !experts_fit(m->in) || !experts_fit(m->out)) return err_none();
-    if (m->router->n > FEW_VECTORS || m->in->n_pairs > FEW_PAIRS) return err_none();
+    if (m->router->n > FEW_VECTORS || m->in->n_pairs > FEW_PAIRS ||
+        m->router->n_experts > FEW_EXPERTS)
+        return err_none();
     args_few_in in = {.router = *m->router, .plan = *m->plan, .e = *m->in};
     args_few_out out = {.e = *m->out, .combine = *m->combine};
     if (m->shared) {

@@ -14,11 +14,12 @@ enum {
     FEW_HEAD = 1024, /* bytes before the ring */
     FEW_SLOTS = 16,  /* of the ring, at most */
     FEW_PAIRS = 256, /* of a step, at most */
-    /* experts: ids, order, place, ids sorted [FEW_PAIRS]; gpu_active [FEW_PAIRS] */
-    FEW_PLAN = FEW_PAIRS * (4 * 4 + 16),
+    /* experts: ids, order, place, ids sorted, weights [FEW_PAIRS]; gpu_active [FEW_PAIRS] */
+    FEW_PLAN = FEW_PAIRS * (5 * 4 + 16),
+    FEW_EXPERTS = 512, /* of a layer, to choose from */
     GEMM_THREADS = 256,
     GEMM_SLOTS = 4,
-    GEMM_HEAD = 128,
+    GEMM_HEAD = 384, /* barriers; where the vectors' rows begin [64] */
     SPLIT_THREADS = 256,
     STEP_THREADS = 512, /* of few_delta */
     SORT_THREADS = 1024,
