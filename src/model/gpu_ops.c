@@ -160,8 +160,8 @@ static err end_record(gpu_ops *o, err so_far) {
     return gpu_graph_run(o->compute, graph);
 }
 
-/* Copies n numbers; whether all are finite. One pass, and one that vectorises: a sum of floats would
- * wait for itself at every number. */
+/* Copies n numbers; whether all are finite. One pass, and one that vectorises: a sum of floats
+ * would wait for itself at every number. */
 static bool copy_finite(float *restrict to, const float *restrict from, int n) {
     uint32_t bad = 0;
     for (int i = 0; i < n; i++) {

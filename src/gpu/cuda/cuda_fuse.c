@@ -121,6 +121,7 @@ static err start_first(gpu_queue *q, const cuda_pending *p, int n, int *used) {
     case GPU_delta_in: TRY(try_delta(q, p, n, used)); break;
     case GPU_router: TRY(try_moe(q, p, n, used)); break;
     case GPU_experts: TRY(cuda_hop_experts(q, args_of(&p[0]), &done)); break;
+    case GPU_conv: TRY(cuda_hop_conv(q, args_of(&p[0]), &done)); break;
     case GPU_plan: TRY(cuda_hop_plan(q, args_of(&p[0]), &done)); break;
     default: break;
     }

@@ -10,6 +10,7 @@ enum {
     BLOCK = 128,
     X_BYTES = 528,
     X_STRIDE = 576,
+    NARROW = 24,               /* vectors of the kernels with two groups on a multiprocessor */
     GROUP_OVERHEAD = 1024,     /* of shared memory, of every group */
     PART_WANTED = 24 * 1024,   /* bytes of parts that are worth having */
     SCRATCH = 72 * 1024 * 1024 /* split vectors of a queue */
@@ -64,9 +65,9 @@ static bool experts_fit(const args_experts *a) {
 
 /* ---- shared memory of the kernels for few vectors ---- */
 
-static int slot_bytes(int cols, int bits) {
+static int slot_bytes(int cols, int bits, int pad) {
     int units = cols / UNIT;
-    return 16 * (units + 1) * 8 * bits + 64 * units;
+    return 16 * (units + pad) * 8 * bits + 64 * units;
 }
 
 static int x_bytes(int n, int cols) { return n * (cols / BLOCK) * X_STRIDE; }
@@ -110,7 +111,8 @@ static err few_matvec(gpu_queue *q, args_few_matvec *a, bool *done) {
     int groups = min_int(d->units, tiles), each = over(tiles, groups);
     int tile = part_floats(n, cols) * (int)sizeof(float);
     room_wish w = {.fixed = x_bytes(n, cols), .part_least = tile, .part_step = tile};
-    w.part_most = tile * each, w.slot = slot_bytes(cols, bits), w.slots_most = each;
+    w.part_most = tile * each, w.slot = slot_bytes(cols, bits, 1), w.slots_most = each;
+    a->room.pad = 1;
     if (!make_room(d, &w, &a->room, &shared)) return err_none();
     a->room.tiles = tiles;
     a->room.x_at = FEW_HEAD + a->room.slots * a->room.slot_bytes;
@@ -187,7 +189,7 @@ static err few_in(gpu_queue *q, args_few_in *a, bool *done) {
     int one = 2 * part_floats(1, cols) * F, most = 2 * part_floats(a->e.n_rows, cols) * F;
     room_wish w = {.fixed = x_bytes(rows, cols) + FEW_PLAN, .part_least = most, .part_step = one};
     w.part_most = w.part_least + one * over(all, groups);
-    w.slot = slot_bytes(cols, max_int(a->e.gate.bits, a->e.up.bits));
+    w.slot = slot_bytes(cols, max_int(a->e.gate.bits, a->e.up.bits), 0);
     w.slots_most = 2 * over(all, groups);
     if (!make_room(d, &w, &a->room, &shared)) return err_none();
     a->room.tiles = tiles;
@@ -202,12 +204,12 @@ static err few_out(gpu_queue *q, args_few_out *a, bool dry, bool *done) {
     const cuda_device *d = device_of(q);
     int cols = a->e.gate.cols, pairs = a->e.n_pairs, F = (int)sizeof(float), shared;
     int x = x_bytes(pairs, cols), parts = part_floats(pairs, cols) * F, own = 0, own_parts = 0;
-    room_wish w = {.slot = slot_bytes(cols, a->e.gate.bits), .part_step = 1};
+    room_wish w = {.slot = slot_bytes(cols, a->e.gate.bits, 0), .part_step = 1};
     w.slots_most = a->e.max_active;
     if (a->shared.w) {
         own = x_bytes(a->combine.n, a->shared.cols);
         own_parts = part_floats(a->combine.n, a->shared.cols) * F;
-        w.slot = max_int(w.slot, slot_bytes(a->shared.cols, a->shared.bits));
+        w.slot = max_int(w.slot, slot_bytes(a->shared.cols, a->shared.bits, 0));
         w.slots_most++;
     }
     a->room.tiles = over(a->e.gate.rows, 16);
@@ -226,18 +228,24 @@ static err few_out(gpu_queue *q, args_few_out *a, bool dry, bool *done) {
 }
 
 static err gemm_experts(gpu_queue *q, const args_experts *e, bool *done) {
-    args_gemm_experts a = {.e = *e, .x = scratch_of(q)};
+    args_gemm_experts a = {.e = *e, .x = scratch_of(q), .least = 1, .most = e->n_rows};
     int n = e->n_pairs / e->row_of_pair, cols = e->gate.cols;
-    bool up = e->up.rows != 0, wide = e->gate.bits == 8 || e->n_pairs > 28 * e->max_active;
+    bool up = e->up.rows != 0, narrow = e->gate.bits == 4;
     if (!a.x || (uint64_t)n * (uint64_t)(cols / BLOCK * X_BYTES) > SCRATCH) return err_none();
     *done = true;
     TRY(split(q, e->x, e->x_stride, n, cols, a.x));
-    gpu_shape s = {over(e->gate.rows, up ? 128 : 256), e->max_active, 1,
-                   GEMM_HEAD + (wide ? 3 * 64 : 4 * 24) * X_STRIDE};
-    cuda_hop_kernel k = up     ? wide ? HOP_gemm_in_64 : HOP_gemm_in_24
-                        : wide ? HOP_gemm_out_64
-                               : HOP_gemm_out_24;
-    return start(q, k, s, GEMM_THREADS, &a);
+    gpu_shape s = {over(e->gate.rows, up ? 128 : 256), e->max_active, 1, 0};
+    if (!narrow || e->n_rows > NARROW) { /* a few experts may have most of the pairs */
+        if (narrow) a.least = NARROW + 1;
+        s.z = min_int(4, over(e->n_rows, 64));
+        s.shared_bytes = GEMM_HEAD + 3 * 64 * X_STRIDE;
+        TRY(start(q, up ? HOP_gemm_in_64 : HOP_gemm_out_64, s, GEMM_THREADS, &a));
+    }
+    if (!narrow) return err_none();
+    a.least = 1, a.most = NARROW;
+    s.z = 1;
+    s.shared_bytes = GEMM_HEAD + 4 * NARROW * X_STRIDE;
+    return start(q, up ? HOP_gemm_in_24 : HOP_gemm_out_24, s, GEMM_THREADS, &a);
 }
 
 err cuda_hop_experts(gpu_queue *q, const args_experts *e, bool *done) {
@@ -249,6 +257,14 @@ err cuda_hop_experts(gpu_queue *q, const args_experts *e, bool *done) {
         TRY(e->up.rows ? few_in(q, &in, done) : few_out(q, &out, false, done));
     }
     return *done ? err_none() : gemm_experts(q, e, done);
+}
+
+err cuda_hop_conv(gpu_queue *q, const args_conv *a, bool *done) {
+    args_conv copy = *a;
+    *done = device_of(q)->has_hop && a->w % 16 == 0;
+    if (!*done) return err_none();
+    gpu_shape s = {over(a->channels, FLAT_THREADS), CONV_GROUPS, a->n_segments, 0};
+    return start(q, HOP_hop_conv, s, FLAT_THREADS, &copy);
 }
 
 err cuda_hop_plan(gpu_queue *q, const args_plan *a, bool *done) {

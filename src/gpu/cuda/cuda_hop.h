@@ -13,6 +13,7 @@ err cuda_hop_matvec(gpu_queue *q, const args_rmsnorm *norm, const args_matvec *m
                     const args_conv *conv, bool *done) MUST_USE;
 /* One way of the experts, planned before. */
 err cuda_hop_experts(gpu_queue *q, const args_experts *a, bool *done) MUST_USE;
+err cuda_hop_conv(gpu_queue *q, const args_conv *a, bool *done) MUST_USE;
 err cuda_hop_plan(gpu_queue *q, const args_plan *a, bool *done) MUST_USE;
 
 /* A whole mixture of experts for a few rows. act and shared: both or none. */

@@ -33,6 +33,7 @@ typedef enum cuda_fast { CUDA_FAST_KERNELS(CUDA_FAST_ID) FAST_COUNT } cuda_fast;
     X(gemm_in_24)                                                                                  \
     X(gemm_out_64)                                                                                 \
     X(gemm_out_24)                                                                                 \
+    X(hop_conv)                                                                                    \
     X(hop_split_x)                                                                                 \
     X(hop_sort)
 #define CUDA_HOP_ID(name) HOP_##name,

@@ -23,6 +23,8 @@ enum {
     SPLIT_THREADS = 256,
     STEP_THREADS = 512, /* of few_delta */
     SORT_THREADS = 1024,
+    CONV_TOKENS = 16, /* that a thread of hop_conv computes at a time */
+    CONV_GROUPS = 16, /* that share a segment's tokens */
 };
 
 /* Shared memory: FEW_HEAD, the ring, the vectors, the parts. */
@@ -30,6 +32,7 @@ typedef struct few_room {
     int slots, slot_bytes, x_at, part_at; /* bytes */
     int part_floats;
     int tiles; /* of 16 rows, all matrices together */
+    int pad;   /* 1: rows lie a unit apart in a slot */
 } few_room;
 
 /* rmsnorm, matvec, conv. norm.x NULL: no norm, m.x as it is; conv.w NULL: no convolution. */
@@ -78,9 +81,11 @@ typedef struct args_gemm_matvec {
     ADDR(const u8) x;
 } args_gemm_matvec;
 
+/* Experts with at least `least` and at most `most` pairs. */
 typedef struct args_gemm_experts {
     args_experts e;
     ADDR(const u8) x;
+    int least, most;
 } args_gemm_experts;
 
 #endif
