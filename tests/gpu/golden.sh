@@ -19,7 +19,10 @@ else
     echo "FAIL $name"
 fi
 name="the same tokens whatever is in the card's memory, with --gpu host"
-ask() { "$BUILD/infer" --model assets/ember --gpu host --prompt "Once upon a time" --tokens 16 --ids --ignore-stop "$@" 2>"$BUILD/tiers.txt"; }
+ask() {
+    "$BUILD/infer" --model assets/ember --gpu host --prompt "Once upon a time" --tokens 16 --ids --ignore-stop "$@" \
+        2>"$BUILD/tiers.txt"
+}
 wanted=$(ask) good=1 moved=0
 for limits in "15M 43M" "16M 46M" "20M 60M"; do
     # shellcheck disable=SC2086
@@ -35,7 +38,8 @@ else
 fi
 name="a recorded trace in the router's place with --gpu host"
 trace=$BUILD/tiers.jsonl
-if [ "$(ask --vram 18M --memory 60M --collect-routing "$trace")" = "$wanted" ] && [ "$(ask --route-trace "$trace")" = "$wanted" ] &&
+if [ "$(ask --vram 18M --memory 60M --collect-routing "$trace")" = "$wanted" ] &&
+    [ "$(ask --route-trace "$trace")" = "$wanted" ] &&
     [ "$(ask --vram 18M --memory 60M --route-trace "$trace")" = "$wanted" ] &&
     [ "$(ask --route-trace assets/ember/routing.jsonl)" != "$wanted" ]; then
     echo "PASS $name"
