@@ -1,52 +1,110 @@
 #!/usr/bin/env bash
-# Models on a real card, in one go (under 8 minutes): golden checkpoints, kernels, speeds of a synthetic model of the 35B
-# shape. PROGRAMS is the folder that `make portable CUDA=yes` makes; logs and the table go to OUT (default /tmp).
+# A card from end to end: golden checkpoints, kernels, then synthetic models of published shapes beside what card, bus and
+# disk allow (the ceilings are measured in the same run). One command on any machine with an NVIDIA card:
 #
-#   LAYERS=40 TOKENS=128 bench/gpu.sh
+#   make bench-gpu                        or, where nothing can be built: PROGRAMS=FOLDER bench/gpu.sh (`make portable`'s)
+#   PARTS="golden tiers35" bench/gpu.sh   only these; all of them are:
+#
+#   golden    golden checkpoints, kernels        soak      greedy tokens at random limits against the processor's; limits kept
+#   big35     35B shape, all on the card         tiers35   half of its experts in memory
+#   big397    397B shape, layers that fit        tiers397  more layers, half of the experts in memory
+#   disk80    80B shape on disk, a quarter of the experts on the card and in memory; the processor alone at the same limits
+#
+# WORK is for the model on the disk, FAST (default /dev/shm) for those that do not touch it; logs and table.txt go to OUT.
+# LAYERS35, LAYERS397, LAYERS397M, LAYERS80: layers; TOKENS: steps of a run; SOAK: its tokens; LIMIT: seconds of a run.
 cd "$(dirname "$0")/.." || exit 1
 bin=${PROGRAMS:-build/portable}
-out=${OUT:-/tmp} work=${WORK:-/tmp/flashchat-gpu} layers=${LAYERS:-40} tokens=${TOKENS:-128}
-mkdir -p "$work/golden"
+out=${OUT:-/tmp} work=${WORK:-/tmp/flashchat-gpu} fast=${FAST:-/dev/shm/flashchat-gpu}
+parts=${PARTS:-golden soak big35 tiers35 disk80 big397 tiers397}
+tokens=${TOKENS:-96}
+mkdir -p "$work" "$fast" "$out"
 table=$out/table.txt
 : >"$table"
 say() { echo "$*" | tee -a "$table"; }
-
-nvidia-smi --query-gpu=name,driver_version,memory.total,memory.free --format=csv,noheader
-for archive in tests/golden/*.tar.xz; do tar -C "$work/golden" -xJf "$archive"; done
-good=0 bad=0
-for model in "$work"/golden/*/; do
-    if timeout 60 "$bin"/golden-check "$model" --gpu cuda >"$out/golden-$(basename "$model").log" 2>&1; then
-        good=$((good + 1))
-    else
-        bad=$((bad + 1))
-    fi
-    grep -hE 'logit error|golden-check:' "$out/golden-$(basename "$model").log" | sed "s/^/$(basename "$model") /"
-done
-say "golden models on the card: $good good, $bad bad"
-timeout 60 "$bin"/infer --model assets/ember --gpu cuda --prompt "Once upon a time" --tokens 24 --ids >"$out/ember-gpu.log" 2>&1
-timeout 60 "$bin"/infer --model assets/ember --gpu off --exact --prompt "Once upon a time" --tokens 24 --ids \
-    >"$out/ember-cpu.log" 2>&1
-say "ember: $(head -1 "$out/ember-gpu.log" | cmp -s - <(head -1 "$out/ember-cpu.log") && echo same tokens || echo OTHER TOKENS)"
-timeout 60 "$bin"/gpu-check cuda >"$out/kernels.log" 2>&1
-say "kernels: $(tail -1 "$out/kernels.log")"
-
-[ -d "$work/35b" ] || "$bin"/synth-model --shape qwen3.6-35b --layers "$layers" --skew 1 \
-    --tokenizer assets/ember --out "$work/35b" ||
-    exit 1
-run() { # NAME, then options of infer
+wanted() { [[ " $parts " == *" $1 "* ]]; }
+bench() { # NAME, options of gpu-bench: its lines are the table's
     local name=$1
     shift
-    timeout 150 "$bin"/infer --model "$work/35b" --prompt "Once upon a time" --ignore-stop --tokens "$tokens" "$@" \
-        >"$out/run-$name.log" 2>&1
-    say "$name: exit $?; $(tail -3 "$out/run-$name.log" | tr '\n' ' ' | cut -c1-300)"
+    timeout "${LIMIT:-300}" "$bin"/gpu-bench --name "$name" --io-state "$work/io.json" "$@" 2>"$out/$name.log" | tee -a "$table"
+    [ "${PIPESTATUS[0]}" = 0 ] || say "$name: FAILED: $(tail -1 "$out/$name.log")"
 }
-run all-in-vram --gpu cuda
-run vram-8g --gpu cuda --vram 8G --memory 16G
-run processor --gpu off
-seq 1 2048 | awk '{ print ($1 * 7919) % 6000 }' >"$work/prompt.txt"
-timeout 150 "$bin"/infer --model "$work/35b" --prompt-tokens "$work/prompt.txt" --ignore-stop --tokens 8 --gpu cuda \
-    >"$out/run-prefill.log" 2>&1
-say "prefill 2048: exit $?; $(tail -3 "$out/run-prefill.log" | tr '\n' ' ' | cut -c1-300)"
+synth() { # FOLDER, SHAPE, LAYERS
+    [ -f "$1/config.json" ] || "$bin"/synth-model --shape "$2" --layers "$3" --out "$1" >"$out/synth.log" 2>&1 ||
+        say "synth-model $2: FAILED: $(tail -1 "$out/synth.log")"
+}
+per_model() { # NAME of a run: what the 60 layers of the whole model would do
+    sed -n "s/^$1: decode.* \([0-9]*\) us a layer.*/\1/p" "$table" | tail -1 |
+        awk -v n="$1" '{ printf "%s: extrapolated to 60 such layers: %.1f tok/s\n", n, 1e6 / ($1 * 60) }' | tee -a "$table"
+}
+
+nvidia-smi --query-gpu=name,driver_version,memory.total,memory.free --format=csv,noheader | tee -a "$table"
+say "$(nproc) processors, $(free -g | awk 'NR == 2 { print $2 " GiB, " $7 " free" }'); disk $(df -h "$work" | awk 'NR == 2 { print $4 }') free, $fast $(df -h "$fast" | awk 'NR == 2 { print $4 }')"
+
+if wanted golden; then
+    mkdir -p "$work/golden"
+    for archive in tests/golden/*.tar.xz; do tar -C "$work/golden" -xJf "$archive"; done
+    good=0 bad=0
+    for model in "$work"/golden/*/; do
+        for limit in 0 "${GOLDEN_VRAM:-14M}"; do
+            log=$out/golden-$(basename "$model").log
+            if timeout 60 "$bin"/golden-check "$model" --gpu cuda $([ $limit = 0 ] || echo --vram $limit) >"$log" 2>&1; then
+                good=$((good + 1))
+            else
+                bad=$((bad + 1))
+                say "golden $(basename "$model") --vram $limit: $(tail -1 "$log")"
+            fi
+        done
+    done
+    say "golden models on the card, with all of it and with little: $good good, $bad bad"
+    timeout 60 "$bin"/gpu-check cuda >"$out/kernels.log" 2>&1
+    say "kernels: $(tail -1 "$out/kernels.log")"
+fi
+
+if wanted soak; then
+    bench soak --model assets/ember --soak "${SOAK:-5000}"
+    while sleep 0.2; do nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits; done >"$out/vram.txt" &
+    watcher=$!
+    "$bin"/infer --model assets/ember --gpu cuda --vram 18M --memory 64M --context 512 --prompt "Once upon a time" --tokens 2000 \
+        --ignore-stop --ids >/dev/null 2>"$out/limits.log"
+    kill $watcher
+    say "limits of 18 and 64 MiB: $(sed -n 's/ taken, .*/ taken/p' "$out/limits.log"); nvidia-smi: $(head -1 "$out/vram.txt") MiB before, at most $(sort -n "$out/vram.txt" | tail -1) (with the driver's context); $(sed -n 's/.*; \(peak memory\)/\1/p' "$out/limits.log") of the process, the driver's libraries included"
+fi
+
+if wanted big35 || wanted tiers35; then synth "$fast/35b" qwen3.6-35b "${LAYERS35:-40}"; fi
+if wanted big35; then
+    bench big35-1 --model "$fast/35b" --tokens 256 --prompt 2048
+    bench big35-8 --model "$fast/35b" --tokens 128 --streams 8
+fi
+if wanted tiers35; then
+    bench tiers35 --model "$fast/35b" --tokens "$tokens" --prompt 512 --vram-share 0.5 --memory-share 0.55
+    bench tiers35-no-look --model "$fast/35b" --tokens "$tokens" --vram-share 0.5 --memory-share 0.55 --no-look-ahead
+fi
+rm -rf "$fast/35b"
+
+if wanted disk80; then
+    synth "$work/80b" qwen3-next-80b "${LAYERS80:-48}"
+    bench disk80 --model "$work/80b" --tokens "${TOKENS80:-16}" --warm 8 --vram-share 0.125 --memory-share 0.125 --disk
+    bench disk80-processor --model "$work/80b" --tokens "${TOKENS80:-16}" --warm 8 --gpu off --memory-share 0.25 --disk
+    rm -rf "$work/80b"
+fi
+
+if wanted big397; then
+    synth "$fast/397b" qwen3.5-397b "${LAYERS397:-15}"
+    for k in 10 4; do
+        bench "big397-k$k" --model "$fast/397b" --tokens "$tokens" --k $k
+        per_model "big397-k$k"
+    done
+fi
+if wanted tiers397; then
+    [ "${LAYERS397:-15}" = "${LAYERS397M:-15}" ] || rm -rf "$fast/397b"
+    synth "$fast/397b" qwen3.5-397b "${LAYERS397M:-15}"
+    for k in 10 4; do
+        bench "tiers397-k$k" --model "$fast/397b" --tokens "$tokens" --k $k --vram-share 0.5 --memory-share 0.52
+        per_model "tiers397-k$k"
+    done
+    bench tiers397-no-look --model "$fast/397b" --tokens "$tokens" --vram-share 0.5 --memory-share 0.52 --no-look-ahead
+fi
+rm -rf "$fast/397b"
 echo
 cat "$table"
-[ "$bad" = 0 ]
+! grep -qE 'FAILED|[1-9][0-9]* bad' "$table"
