@@ -38,7 +38,8 @@ per_model() { # NAME of a run: what the 60 layers of the whole model would do
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,memory.free --format=csv,noheader | tee -a "$table"
-say "$(nproc) processors, $(free -g | awk 'NR == 2 { print $2 " GiB, " $7 " free" }'); disk $(df -h "$work" | awk 'NR == 2 { print $4 }') free, $fast $(df -h "$fast" | awk 'NR == 2 { print $4 }')"
+say "$(nproc) processors, $(free -g | awk 'NR == 2 { print $2 " GiB, " $7 " free" }')"
+df -h "$work" "$fast" | tee -a "$table"
 
 if wanted golden; then
     mkdir -p "$work/golden"
@@ -47,7 +48,8 @@ if wanted golden; then
     for model in "$work"/golden/*/; do
         for limit in 0 "${GOLDEN_VRAM:-14M}"; do
             log=$out/golden-$(basename "$model").log
-            if timeout 60 "$bin"/golden-check "$model" --gpu cuda $([ $limit = 0 ] || echo --vram $limit) >"$log" 2>&1; then
+            less=() && [ "$limit" = 0 ] || less=(--vram "$limit")
+            if timeout 60 "$bin"/golden-check "$model" --gpu cuda "${less[@]}" >"$log" 2>&1; then
                 good=$((good + 1))
             else
                 bad=$((bad + 1))
@@ -67,7 +69,9 @@ if wanted soak; then
     "$bin"/infer --model assets/ember --gpu cuda --vram 18M --memory 64M --context 512 --prompt "Once upon a time" --tokens 2000 \
         --ignore-stop --ids >/dev/null 2>"$out/limits.log"
     kill $watcher
-    say "limits of 18 and 64 MiB: $(sed -n 's/ taken, .*/ taken/p' "$out/limits.log"); nvidia-smi: $(head -1 "$out/vram.txt") MiB before, at most $(sort -n "$out/vram.txt" | tail -1) (with the driver's context); $(sed -n 's/.*; \(peak memory\)/\1/p' "$out/limits.log") of the process, the driver's libraries included"
+    say "limits of 18 and 64 MiB: $(sed -n 's/ taken, .*/ taken/p' "$out/limits.log"); $(sed -n 's/.*; \(peak memory\)/\1/p' \
+        "$out/limits.log") of the process, the driver's libraries included"
+    say "nvidia-smi: $(head -1 "$out/vram.txt") MiB before, at most $(sort -n "$out/vram.txt" | tail -1) with its context"
 fi
 
 if wanted big35 || wanted tiers35; then synth "$fast/35b" qwen3.6-35b "${LAYERS35:-40}"; fi
