@@ -137,7 +137,13 @@ typedef struct fm_plan {
     int context, layers, experts, experts_per_token, sparse_layers;
     fm_kv kv_type; /* what the numbers of `kv` are; never FM_KV_DEFAULT */
     bool fits;     /* floor <= memory_limit */
-    bool resident; /* every expert fits: nothing is streamed once warm */
+    bool resident; /* every expert fits (on the card or in memory): nothing is read once warm */
+    /* A card with memory of its own computes: attention cache, recurrent state and intermediate
+     * results are there and not in kv, state and scratch; the trunk is in both. */
+    bool card, vram_fits;
+    size_t vram_limit, vram_trunk, vram_kv, vram_state, vram_scratch;
+    size_t vram_cache; /* experts that live on the card, and a few that pass through */
+    int vram_slots;    /* how many */
 } fm_plan;
 
 /* Reads headers and config only; no weights. Works (fits = false) when the limit is too small. */

@@ -38,7 +38,8 @@ typedef struct figures {
 static void compute(figures *f) {
     const fm_plan *p = &f->p;
     f->token_bytes = (double)p->trunk_bytes_token + (double)p->expert_bytes_token;
-    f->hit_rate = p->experts_total ? (double)p->cache / (double)p->experts_total : 1;
+    double held = (double)p->cache + (double)p->vram_cache;
+    f->hit_rate = p->experts_total ? held / (double)p->experts_total : 1;
     if (f->hit_rate > 1 || p->resident) f->hit_rate = 1;
     f->token_missed = (1 - f->hit_rate) * (double)p->expert_bytes_token;
     if (f->token_bytes > 0) f->memory_tokens = f->machine.memory_read / f->token_bytes;
@@ -143,6 +144,23 @@ static const char *kv_name(fm_kv type) {
     return type == FM_KV_F32 ? "f32" : type == FM_KV_Q8 ? "q8" : "f16";
 }
 
+static void print_card(const fm_plan *p) {
+    char note[96];
+    snprintf(note, sizeof note, "for %d of %d experts: the others are in memory or on disk",
+             p->vram_slots, p->experts * p->sparse_layers);
+    if (p->vram_slots >= p->experts * p->sparse_layers)
+        snprintf(note, sizeof note, "for experts: all of them");
+    printf("\nThe card's memory (--gpu off does without it)\n");
+    line("trunk", p->vram_trunk, "a copy: computing happens here");
+    line("KV cache", p->vram_kv, "attention's memory of the conversation");
+    line("state", p->vram_state, "recurrent layers' memory of the conversation");
+    line("scratch", p->vram_scratch, "intermediate results");
+    if (p->vram_fits) line("cache", p->vram_cache, note);
+    line("limit", p->vram_limit,
+         p->vram_fits ? "the ceiling on all of it: --vram"
+                      : "the ceiling: TOO SMALL for this model; raise --vram, or --gpu off");
+}
+
 static void print_memory(const fm_plan *p) {
     char cache_note[96];
     double share = p->experts_total ? 100.0 * (double)p->cache / (double)p->experts_total : 100;
@@ -161,6 +179,7 @@ static void print_memory(const fm_plan *p) {
     if (p->fits) line("cache", p->cache, cache_note);
     line("limit", p->memory_limit,
          p->fits ? "the ceiling on all of it" : "the ceiling: TOO SMALL for this model");
+    if (p->card) print_card(p);
     printf("\nExperts\n");
     line("all", p->expert_bytes * (size_t)p->experts * (size_t)p->sparse_layers, "on disk");
     line("one", p->expert_bytes, "one expert");
@@ -230,6 +249,12 @@ static int print_json(const figures *f, const char *dir) {
         {"other", (double)p->other},
         {"floor", (double)p->floor},
         {"cache", (double)p->cache},
+        {"vram_limit", (double)p->vram_limit},
+        {"vram_trunk", (double)p->vram_trunk},
+        {"vram_kv", (double)p->vram_kv},
+        {"vram_state", (double)p->vram_state},
+        {"vram_scratch", (double)p->vram_scratch},
+        {"vram_cache", (double)p->vram_cache},
         {"experts_total", (double)p->experts_total},
         {"expert_bytes", (double)p->expert_bytes},
         {"expert_bytes_token", (double)p->expert_bytes_token},

@@ -94,9 +94,19 @@ err engine_open_store(fm_engine *e, const fm_options *o, size_t cache_bytes) {
     return err_none();
 }
 
+/* For the processor: the card could not be used after all. */
+static err plan_again(fm_engine *e, const fm_options *o) {
+    plan_subject on = {.m = &e->files, .w = &e->weights};
+    budget_give(&e->budget, BUDGET_OTHER, e->plan.face.other);
+    TRY(memory_plan_make(o, &on, &e->plan));
+    TRY(memory_plan_check(&e->plan));
+    return budget_take(&e->budget, BUDGET_OTHER, e->plan.face.other);
+}
+
 static err open_ops(fm_engine *e, const fm_options *o) {
-    if (engine_gpu_wanted(o)) TRY(engine_gpu_open(e, o));
+    if (e->card.device) TRY(engine_gpu_open(e, o));
     if (e->gpu) return err_none();
+    if (e->plan.face.card) TRY(plan_again(e, o));
     TRY(engine_open_store(e, o, e->plan.face.cache));
     cpu_ops_options c = {.kernels = e->kernels,
                          .pool = e->pool,
@@ -132,9 +142,14 @@ static err claim_memory(fm_engine *e, const fm_options *o) {
 static err plan_memory(fm_engine *e, const fm_options *o) {
     weights w;
     TRY(weights_measure(&e->files.config, e->files.set, &w));
-    err failed = memory_plan_make(o, &e->files, &w, &e->plan);
+    plan_subject on = {.m = &e->files, .w = &w, .card = &e->card};
+    err failed = memory_plan_make(o, &on, &e->plan);
     weights_close(&w);
     TRY(failed);
+    if (e->plan.passed_over[0]) {
+        memcpy(e->gpu_note, e->plan.passed_over, sizeof e->gpu_note);
+        engine_card_close(&e->card);
+    }
     TRY(memory_plan_check(&e->plan));
     TRY(claim_memory(e, o));
     e->budget.limit = e->plan.face.memory_limit;
@@ -149,6 +164,7 @@ static err open_parts(fm_engine *e, const fm_options *o) {
     e->kernels = cpu_best();
     if (o->cpu) TRY(cpu_by_name(o->cpu, &e->kernels));
     TRY(model_files_open(o->model_dir, &e->files));
+    TRY(engine_card_open(o, &e->card, e->gpu_note));
     TRY(plan_memory(e, o));
     e->experts_per_token = e->plan.face.experts_per_token;
     weights_options w = {.budget = &e->budget,
@@ -181,6 +197,7 @@ void fm_engine_close(fm_engine *e) {
     cpu_ops_close(e->cpu);
     replay_close(e->replay);
     gpu_ops_close(e->gpu);
+    engine_card_close(&e->card);
     expert_store_close(e->store);
     pool_close(e->pool);
     for (int i = 0; e->mirrors && i < e->weights.experts.n_files; i++) free(e->mirrors[i]);

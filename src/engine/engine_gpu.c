@@ -38,9 +38,35 @@ static err parse(const char *text, gpu_wish *out) {
     return err_none();
 }
 
-bool engine_gpu_wanted(const fm_options *o) {
+static bool wanted(const fm_options *o) {
     if (o->gpu && strcmp(o->gpu, "auto")) return strcmp(o->gpu, "off") != 0;
     return !o->exact && !o->cpu && gpu_best_backend() != NULL;
+}
+
+static bool may_do_without(const engine_card *c, err e) {
+    return c->automatic &&
+           (e.code == ERR_BUDGET || e.code == ERR_UNSUPPORTED || e.code == ERR_NOT_FOUND);
+}
+
+err engine_card_open(const fm_options *o, engine_card *out, char note[256]) {
+    gpu_wish wish;
+    *out = (engine_card){0};
+    if (!wanted(o)) return err_none();
+    TRY(parse(o->gpu, &wish));
+    out->automatic = wish.automatic;
+    err e = gpu_open(wish.backend, wish.index, &out->device);
+    if (!e.code) e = gpu_info_get(out->device, &out->info);
+    if (!e.code) return e;
+    bool fine = may_do_without(out, e);
+    engine_card_close(out);
+    if (!fine) return e;
+    snprintf(note, 256, "%.255s", e.text);
+    return err_none();
+}
+
+void engine_card_close(engine_card *c) {
+    gpu_close(c->device);
+    *c = (engine_card){0};
 }
 
 static err parse_overlap(const char *text, gpu_overlap *out) {
@@ -54,11 +80,18 @@ static err parse_overlap(const char *text, gpu_overlap *out) {
                 : err_none();
 }
 
-static err open_device(fm_engine *e, const fm_options *o, const gpu_wish *wish) {
+/* The store below the card: no more slots than are of use. */
+static err open_store(fm_engine *e, const fm_options *o) {
+    size_t cache = e->plan.face.cache, room = gpu_ops_store_room(e->gpu);
+    if (!e->weights.experts.n_layers) return err_none();
+    TRY(engine_open_store(e, o, cache < room ? cache : room));
+    return gpu_ops_attach(e->gpu, e->store, o->progress, o->progress_ctx);
+}
+
+static err open_device(fm_engine *e, const fm_options *o) {
     gpu_overlap overlap;
     TRY(parse_overlap(o->overlap, &overlap));
-    gpu_ops_options g = {.backend = wish->backend,
-                         .index = wish->index,
+    gpu_ops_options g = {.device = e->card.device,
                          .memory = o->vram,
                          .weights = &e->weights,
                          .context = e->plan.face.context,
@@ -69,22 +102,14 @@ static err open_device(fm_engine *e, const fm_options *o, const gpu_wish *wish) 
                          .rope_bf16 = o->rope_bf16,
                          .look_ahead = !o->no_look_ahead,
                          .overlap = overlap};
+    e->card.device = NULL;
+    if (e->plan.face.card) TRY(budget_take(&e->budget, BUDGET_SCRATCH, e->plan.face.scratch));
     TRY(gpu_ops_open(&g, &e->gpu));
-    if (!e->weights.experts.n_layers) return err_none();
-    size_t cache = e->plan.face.cache;
-    int slots = gpu_ops_store_slots(e->gpu);
-    if (slots < e->experts_per_token + 2) slots = e->experts_per_token + 2;
-    size_t most = expert_store_floor(&e->weights.experts, slots);
-    cache = cache < most ? cache : most;
-    size_t room = gpu_ops_store_room(e->gpu);
-    TRY(engine_open_store(e, o, cache < room ? cache : room));
-    return gpu_ops_attach(e->gpu, e->store, o->progress, o->progress_ctx);
+    return open_store(e, o);
 }
 
 err engine_gpu_open(fm_engine *e, const fm_options *o) {
-    gpu_wish wish;
-    TRY(parse(o->gpu, &wish));
-    err failed = open_device(e, o, &wish);
+    err failed = open_device(e, o);
     if (!failed.code) {
         e->ops = gpu_ops_face(e->gpu);
         return err_none();
@@ -93,9 +118,8 @@ err engine_gpu_open(fm_engine *e, const fm_options *o) {
     e->gpu = NULL;
     expert_store_close(e->store);
     e->store = NULL;
-    bool card =
-        failed.code == ERR_BUDGET || failed.code == ERR_UNSUPPORTED || failed.code == ERR_NOT_FOUND;
-    if (!wish.automatic || !card || e->mirrors) return failed;
-    snprintf(e->gpu_note, sizeof e->gpu_note, "%s", failed.text);
+    e->budget.used[BUDGET_SCRATCH] = 0;
+    if (!may_do_without(&e->card, failed) || e->mirrors) return failed;
+    snprintf(e->gpu_note, sizeof e->gpu_note, "%.255s", failed.text);
     return err_none();
 }

@@ -31,18 +31,40 @@ typedef struct model_files {
 err model_files_open(const char *dir, model_files *out) MUST_USE;
 void model_files_close(model_files *m);
 
+/* A graphics card that the engine may compute on. */
+typedef struct engine_card {
+    gpu_device *device; /* NULL: none */
+    gpu_info info;
+    bool automatic; /* nobody named it: the processor will do where it cannot be used */
+} engine_card;
+
+/* engine_gpu.c: opens the card that the options mean. Without an error and with device NULL when
+ * they mean the processor, or (with a note why) when nobody named the card and it cannot be used.
+ */
+err engine_card_open(const fm_options *o, engine_card *out, char note[256]) MUST_USE;
+void engine_card_close(engine_card *c);
+
 /* How the memory under the ceiling is dealt out; fm_plan is its public face. */
 typedef struct memory_plan {
     fm_plan face;
     int threads, rows_max, sessions, snapshots;
     kv_type kv;
-    size_t session_bytes; /* tokens, logits, snapshots of one session, outside KV and state */
+    size_t session_bytes;  /* tokens, logits, snapshots of one session, outside KV and state */
+    char passed_over[256]; /* why the card is not planned for; "" */
+    gpu_ops_need need;     /* of the card, when face.card says that there is one */
     size_t blob_bytes; /* in `other`: for saved sessions on their way; 0: none wanted, or no room */
 } memory_plan;
 
-/* w is measured or opened. ERR_ARG for options that make no sense. */
-err memory_plan_make(const fm_options *o, const model_files *m, const weights *w,
-                     memory_plan *out) MUST_USE;
+/* What it is made for: w is measured or opened; card may be NULL or without a device. */
+typedef struct plan_subject {
+    const model_files *m;
+    const weights *w;
+    const engine_card *card;
+} plan_subject;
+
+/* ERR_ARG for options that make no sense. A card of its own memory that nobody named and that the
+ * model does not fit is not planned for (face.card false). */
+err memory_plan_make(const fm_options *o, const plan_subject *on, memory_plan *out) MUST_USE;
 /* ERR_BUDGET with the sum, when the plan does not fit. */
 err memory_plan_check(const memory_plan *p) MUST_USE;
 
@@ -56,6 +78,7 @@ struct fm_engine {
     model_files files;
     weights weights;
     memory_plan plan;
+    engine_card card; /* until gpu has it */
     budget budget;
     claim *claim; /* NULL: no lock_dir, or nothing can be claimed there */
     pool *pool;
@@ -109,10 +132,8 @@ struct fm_session {
 
 /* engine.c */
 err engine_open_store(fm_engine *e, const fm_options *o, size_t cache_bytes) MUST_USE;
-/* engine_gpu.c */
-bool engine_gpu_wanted(const fm_options *o);
-/* Opens the card, the store and the experts on it; without an error and with e->gpu NULL when the
- * card cannot be used and was not asked for by name. */
+/* engine_gpu.c: the store and the experts on e->card; without an error and with e->gpu NULL when
+ * the card cannot be used and was not asked for by name. */
 err engine_gpu_open(fm_engine *e, const fm_options *o) MUST_USE;
 
 /* session.c */

@@ -105,6 +105,7 @@ typedef struct plan_inputs {
     const weights *w;
     size_t tokenizer_bytes, recurrent, floor_slots, all_slots; /* all_slots: of every expert */
     int k;
+    bool card; /* with memory of its own */
 } plan_inputs;
 
 static size_t kv_of(const plan_inputs *in, const memory_plan *p, int context) {
@@ -117,23 +118,45 @@ static size_t held(const fm_plan *f) { return f->trunk + f->kv + f->state + f->s
 
 static void set_context(const plan_inputs *in, memory_plan *p, int context) {
     p->face.context = context;
-    p->face.kv = kv_of(in, p, context);
+    p->face.kv = in->card ? 0 : kv_of(in, p, context);
     size_t tokens = (size_t)context * sizeof(int32_t) + (size_t)in->c->vocab * sizeof(float);
     p->session_bytes =
         round_up(tokens, 4096) + (size_t)p->snapshots * round_up(in->recurrent, 4096) + 8192;
-    p->face.state = in->recurrent * (size_t)p->sessions + p->session_bytes * (size_t)p->sessions;
+    p->face.state = p->session_bytes * (size_t)p->sessions;
+    if (!in->card) p->face.state += in->recurrent * (size_t)p->sessions;
+}
+
+/* Of the card, with the present context and rows. */
+static err measure_card(const plan_inputs *in, memory_plan *p) {
+    fm_plan *f = &p->face;
+    gpu_ops_options g = {.weights = in->w,
+                         .context = f->context,
+                         .rows_max = p->rows_max,
+                         .sessions = p->sessions,
+                         .experts_per_token = in->k,
+                         .kv = p->kv};
+    TRY(gpu_ops_measure(&g, &p->need));
+    f->vram_trunk = p->need.trunk;
+    f->vram_kv = p->need.kv;
+    f->vram_state = p->need.state;
+    f->vram_scratch = p->need.activations + (size_t)p->need.keys * sizeof(gpu_slot);
+    f->scratch = p->need.pinned + 2 * MIB;
+    return err_none();
 }
 
 static void set_rows(const plan_inputs *in, memory_plan *p, int rows) {
     p->rows_max = rows;
-    p->face.scratch = cpu_ops_scratch_bytes(in->c, rows, in->k, p->threads) + 2 * MIB;
+    err ignored = in->card ? measure_card(in, p) : err_none(); /* said by the last one, plan_card */
+    (void)ignored;
+    if (!in->card)
+        p->face.scratch = cpu_ops_scratch_bytes(in->c, rows, in->k, p->threads) + 2 * MIB;
 }
 
 /* The longest context window, up to the wished one, whose cache takes at most a quarter of what the
  * trunk leaves. */
 static int fitting_context(const plan_inputs *in, const memory_plan *p, int wish) {
-    size_t free_bytes =
-        p->face.memory_limit > p->face.trunk ? p->face.memory_limit - p->face.trunk : 0;
+    size_t limit = in->card ? p->face.vram_limit : p->face.memory_limit;
+    size_t free_bytes = limit > p->face.trunk ? limit - p->face.trunk : 0;
     while (wish > CONTEXT_LEAST && kv_of(in, p, wish) > free_bytes / 4) wish /= 2;
     return wish;
 }
@@ -143,8 +166,11 @@ static void choose_rows(const plan_inputs *in, memory_plan *p) {
     set_rows(in, p, ROWS_RESIDENT);
     bool resident = held(f) + in->all_slots <= f->memory_limit;
     int rows = resident ? ROWS_RESIDENT : ROWS_STREAMED;
+    if (in->card) rows = ROWS_STREAMED;
     for (set_rows(in, p, rows); rows > ROWS_LEAST; set_rows(in, p, rows)) {
-        if (f->scratch <= f->memory_limit / 16 || rows == ROWS_LEAST) break;
+        bool fits = f->scratch <= f->memory_limit / 16;
+        if (in->card) fits = fits && f->vram_scratch <= f->vram_limit / 16;
+        if (fits || rows == ROWS_LEAST) break;
         rows /= 2;
     }
 }
@@ -170,7 +196,7 @@ static void describe(const plan_inputs *in, fm_plan *f) {
 static void set_blobs(const plan_inputs *in, memory_plan *p) {
     fm_plan *f = &p->face;
     size_t tokens = (size_t)f->context * sizeof(int32_t) + (size_t)in->c->vocab * sizeof(float);
-    size_t blob = f->kv / (size_t)p->sessions + in->recurrent + tokens + 4096;
+    size_t blob = kv_of(in, p, f->context) / (size_t)p->sessions + in->recurrent + tokens + 4096;
     size_t want = size_min(2 * blob, f->memory_limit / 16);
     if (held(f) + in->floor_slots + want > f->memory_limit) return;
     p->blob_bytes = want;
@@ -184,12 +210,35 @@ static size_t floor_of(const plan_inputs *in, memory_plan p, int wished) {
     return held(&p.face) + in->floor_slots;
 }
 
-err memory_plan_make(const fm_options *o, const model_files *m, const weights *w,
-                     memory_plan *out) {
-    const model_config *c = &m->config;
+/* Slots on the card, and what of the store is of use beside them. */
+static err plan_card(const plan_inputs *in, memory_plan *p, size_t left) {
+    fm_plan *f = &p->face;
+    TRY(measure_card(in, p));
+    size_t fixed = f->vram_trunk + f->vram_kv + f->vram_state + f->vram_scratch;
+    size_t room = f->vram_limit > fixed ? f->vram_limit - fixed : 0;
+    int owned = 0, keys = p->need.keys;
+    f->vram_fits = fixed <= f->vram_limit;
+    if (!keys) return err_none();
+    f->vram_slots = gpu_ops_slots_in(&p->need, room, &owned);
+    f->vram_cache = (size_t)f->vram_slots * p->need.slot_bytes;
+    f->vram_fits = f->vram_slots > 0;
+    int useful = int_min(gpu_ops_store_slots(keys, owned), keys);
+    size_t most = expert_store_floor(&in->w->experts, int_max(useful, in->k + 2));
+    f->resident = f->fits && (owned == keys || left >= most);
+    f->cache = size_min(left, most);
+    return err_none();
+}
+
+static err make(const fm_options *o, const plan_subject *on, memory_plan *out) {
+    const model_config *c = &on->m->config;
+    const model_files *m = on->m;
+    const weights *w = on->w;
     *out = (memory_plan){0};
     TRY(check_options(o, c));
     plan_inputs in = {.c = c, .w = w};
+    in.card = on->card && on->card->device && !on->card->info.unified;
+    out->face.card = in.card;
+    if (in.card) out->face.vram_limit = gpu_ops_limit(&on->card->info, o->vram);
     in.k = o->experts_per_token ? o->experts_per_token : c->experts_per_token;
     in.tokenizer_bytes = m->tokens ? tokenizer_memory(m->tokens) : 0;
     memory_plan *p = out;
@@ -226,6 +275,18 @@ err memory_plan_make(const fm_options *o, const model_files *m, const weights *w
     size_t left = f->fits ? f->memory_limit - held(f) : 0;
     f->cache = size_min(left, in.all_slots);
     f->resident = f->fits && left >= in.all_slots;
+    return in.card ? plan_card(&in, p, left) : err_none();
+}
+
+err memory_plan_make(const fm_options *o, const plan_subject *on, memory_plan *out) {
+    TRY(make(o, on, out));
+    if (!out->face.card || out->face.vram_fits || !on->card->automatic) return err_none();
+    plan_subject without = {.m = on->m, .w = on->w};
+    size_t limit = out->face.vram_limit;
+    TRY(make(o, &without, out));
+    snprintf(out->passed_over, sizeof out->passed_over,
+             "%s: this model needs more than the %zu MiB that are free", on->card->info.name,
+             limit / MIB);
     return err_none();
 }
 
@@ -249,9 +310,14 @@ static err plan_get(const fm_options *o, fm_plan *out) {
     TRY(model_files_open(o->model_dir, &m));
     weights w;
     memory_plan p = {0};
+    engine_card card = {0};
+    char note[256] = "";
     err e = weights_measure(&m.config, m.set, &w);
     if (!e.code) {
-        e = memory_plan_make(o, &m, &w, &p);
+        plan_subject on = {.m = &m, .w = &w, .card = &card};
+        e = engine_card_open(o, &card, note);
+        if (!e.code) e = memory_plan_make(o, &on, &p);
+        engine_card_close(&card);
         weights_close(&w);
     }
     model_files_close(&m);

@@ -11,8 +11,6 @@
 
 #define SWEEP_FROM  4 /* as in look_ahead.c */
 #define STORE_LEAST 4 /* the store's slots must be so many times k for uploads on a guess */
-/* Uploads on a guess in one layer: as long as a layer without its experts takes. */
-#define GUESS_BYTES ((size_t)7 << 20)
 
 static const layer_weights *next_of(const gpu_moe_job *j) {
     const gpu_ops *o = j->o;
@@ -79,11 +77,9 @@ static err upload_guess(gpu_ops *o, int layer, int id, bool *done) {
 }
 
 static int guesses_allowed(gpu_ops *o) {
-    size_t fit = GUESS_BYTES / o->tier.slot_bytes;
     bool room = expert_store_slots(o->store) >= STORE_LEAST * o->o.experts_per_token &&
                 o->tier.n_slots - o->tier.owned_max >= STORE_LEAST * GUESSES_MAX;
-    int most = int_min((int)size_min(fit, GUESSES_MAX - 1) + !fit, GUESSES_MAX);
-    return room ? int_min(most, prefetch_hint(&o->governor)) : 0;
+    return room ? int_min(GUESSES_MAX, prefetch_hint(&o->governor)) : 0;
 }
 
 static err use_guesses(gpu_ops *o, int layer) {

@@ -471,15 +471,19 @@ static err copy_trunk(gpu_ops *o) {
     return gpu_copy_in(o->upload, t->window[0].addr, w->trunk.base, w->trunk_bytes);
 }
 
+size_t gpu_ops_limit(const gpu_info *info, size_t wish) {
+    bool host = strcmp(info->backend, "host") == 0;
+    size_t spare = host ? info->free / 2 : DEVICE_SPARE + info->free / 32;
+    if (wish) return size_min(wish, info->free);
+    return info->free > spare ? info->free - spare : 0;
+}
+
 /* What the limit leaves for expert slots. */
 static err take_memory(gpu_ops *o) {
     const weights *w = o->o.weights;
     gpu_cutter s = {0};
     cut_all(o, &s);
-    bool host = strcmp(o->info.backend, "host") == 0;
-    size_t spare = host ? o->info.free / 2 : DEVICE_SPARE + o->info.free / 32;
-    size_t usable = o->info.free > spare ? o->info.free - spare : 0;
-    size_t limit = o->o.memory ? size_min(o->o.memory, o->info.free) : usable;
+    size_t limit = gpu_ops_limit(&o->info, o->o.memory);
     size_t held = w->trunk_bytes + s.used, slots = 0;
     if (o->tier.n_layers) slots = o->tier.slot_bytes + (size_t)o->tier.n_keys * sizeof(gpu_slot);
     o->unified = o->info.unified;
@@ -547,9 +551,10 @@ static err check_shape(const gpu_ops *o) {
 }
 
 static err set_up(gpu_ops *o) {
+    o->device = o->o.device;
     TRY(check_shape(o));
     TRY(gpu_tier_measure(o->o.weights, &o->tier));
-    TRY(gpu_open(o->o.backend, o->o.index, &o->device));
+    if (!o->device) TRY(gpu_open(o->o.backend, o->o.index, &o->device));
     TRY(gpu_info_get(o->device, &o->info));
     TRY(gpu_queue_open(o->device, &o->compute));
     TRY(gpu_queue_open(o->device, &o->upload));
@@ -599,7 +604,10 @@ err gpu_ops_measure(const gpu_ops_options *options, gpu_ops_need *out) {
 err gpu_ops_open(const gpu_ops_options *options, gpu_ops **out) {
     *out = NULL;
     gpu_ops *o = calloc(1, sizeof *o);
-    if (!o) return err_make(ERR_NOMEM, "no memory for the GPU's engine");
+    if (!o) {
+        gpu_close(options->device);
+        return err_make(ERR_NOMEM, "no memory for the GPU's engine");
+    }
     describe(o, options);
     err e = set_up(o);
     if (e.code) {

@@ -32,6 +32,7 @@ typedef enum gpu_overlap { GPU_OVERLAP_AUTO, GPU_OVERLAP_ON, GPU_OVERLAP_OFF } g
 typedef struct gpu_ops_options {
     const char *backend; /* "cuda", "metal", "host" */
     int index;
+    gpu_device *device;     /* opened already, taken over in any case; NULL: backend and index */
     size_t memory;          /* of the device, at most; 0: most of what is free */
     const weights *weights; /* opened; borrowed, as long as this lives */
     int context, rows_max, sessions;
@@ -59,6 +60,10 @@ typedef struct gpu_ops_need {
     int keys;                                     /* experts of all layers */
 } gpu_ops_need;
 err gpu_ops_measure(const gpu_ops_options *options, gpu_ops_need *out) MUST_USE;
+/* What may be taken of a device's memory: the wish, or (0) most of what is free. */
+size_t gpu_ops_limit(const gpu_info *info, size_t wish);
+/* Slots for experts in so many bytes, and how many of them hold one for good. */
+int gpu_ops_slots_in(const gpu_ops_need *need, size_t bytes, int *owned);
 
 /* Takes the device's memory and uploads the trunk. ERR_BUDGET with the sum when the limit is too
  * small, ERR_UNSUPPORTED for shapes that the kernels do not have. */
@@ -74,8 +79,9 @@ void gpu_ops_tick(gpu_ops *o);
 /* Every expert has a slot. */
 bool gpu_ops_resident(const gpu_ops *o);
 int gpu_ops_slots(const gpu_ops *o);
-/* Slots of the store with which everything has a place; more are of no use. */
-int gpu_ops_store_slots(const gpu_ops *o);
+/* Slots of the store with which everything has a place beside those that a card owns; more are of
+ * no use. */
+int gpu_ops_store_slots(int keys, int owned);
 /* Bytes that the expert store may have: on unified memory its slots are the device's as well; else
  * SIZE_MAX. */
 size_t gpu_ops_store_room(const gpu_ops *o);

@@ -21,7 +21,8 @@ typedef struct gpu_cutter {
 /* Where the parts of an expert's record lie in its slot. */
 typedef struct expert_layout {
     gpu_part gate, up, down;
-    size_t at[EXPERT_PARTS_MAX], bytes[EXPERT_PARTS_MAX], total;
+    size_t at[EXPERT_PARTS_MAX], bytes[EXPERT_PARTS_MAX];
+    size_t span, total; /* to the end of the last part; of a slot */
 } expert_layout;
 
 /* What a slot of device memory is for: see gpu_tier.c. */
@@ -61,7 +62,8 @@ typedef struct gpu_tier {
     int n_pins[2];
     int32_t leaving[PROMOTIONS_MAX]; /* slots whose bytes are on their way to the store */
     int n_leaving;
-    int n_used; /* unified memory: keys that are pinned for good */
+    bool returning; /* the compute queue has waited for them */
+    int n_used;     /* unified memory: keys that are pinned for good */
 } gpu_tier;
 
 /* An expert of the running layer. */

@@ -188,17 +188,19 @@ static err run_all(gpu_moe_job *j) {
 
 /* ---- the layer ---- */
 
-/* Missed experts that are worth a place of their own get one. A prompt's rows want them all. */
+/* Missed experts that are worth a place of their own get one. A prompt's rows want them all. What
+ * changed places in the layer before has the time of this one to arrive. */
 static err promote(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
-    if (j->b->rows > FEW_ROWS) return err_none();
-    for (int i = 0; i < o->n_uses; i++) {
-        if (o->tier.n_leaving == PROMOTIONS_MAX) break;
-        TRY(gpu_tier_promote(o, key_of(j, &o->uses[i])));
+    gpu_tier *t = &o->tier;
+    if (t->n_leaving) {
+        t->returning = true;
+        return gpu_event_follow(o->compute, o->returned);
     }
-    if (!o->tier.n_leaving) return err_none();
-    TRY(gpu_event_record(o->download, o->returned));
-    return gpu_event_follow(o->compute, o->returned);
+    if (j->b->rows > FEW_ROWS) return err_none();
+    for (int i = 0; i < o->n_uses && t->n_leaving < PROMOTIONS_MAX; i++)
+        TRY(gpu_tier_promote(o, key_of(j, &o->uses[i])));
+    return t->n_leaving ? gpu_event_record(o->download, o->returned) : err_none();
 }
 
 /* Slots of experts that this layer is done with may be taken. */

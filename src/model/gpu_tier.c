@@ -1,6 +1,7 @@
 /* gpu_tier.c: expert slots in device memory.
  *
- *     slot    [gate.w | gate.scales | gate.biases | up ... | down ...]  every part 64-byte aligned
+ *     slot    [gate.w | gate.scales | gate.biases | up ... | down ...]  in the order and at the
+ *             distances of the store's slots, where they are the same for a whole layer
  *
  *     FREE     -> STAGED   uploaded for the running layer, or on a guess: the store has it too; the
  *       ^           |      oldest goes when another needs the slot
@@ -23,11 +24,14 @@
 
 #include "base/bits.h"
 #include "model/gpu_ops_impl.h"
+#include "store/record.h"
 
-#define PART_ALIGN      64
-#define EXPERTS_A_GROUP 64 /* uploaded between two waits */
-#define STAGED_MOST     48 /* twice the misses of a layer, and the groups of a prompt */
-#define STAGED_BYTES    ((size_t)256 << 20)
+#define PART_ALIGN       64
+#define PART_ALIGN_LEAST 16         /* of what the kernels load in large pieces */
+#define SPAN_MORE        (96 << 10) /* gaps between parts that are worth one copy */
+#define EXPERTS_A_GROUP  64         /* uploaded between two waits */
+#define STAGED_MOST      48         /* twice the misses of a layer, and the groups of a prompt */
+#define STAGED_BYTES     ((size_t)256 << 20)
 
 /* ---- layouts ---- */
 
@@ -58,6 +62,36 @@ static void lay_out(const layer_weights *w, expert_layout *l) {
     l->gate = place_matrix(l, 0, &w->expert.gate);
     l->up = place_matrix(l, 3, &w->expert.up);
     l->down = place_matrix(l, 6, &w->expert.down);
+    l->span = l->total;
+}
+
+/* The order of the store's slots, where it is the same for all experts of a layer: then an expert
+ * is one copy. False: it is not, or the kernels could not load it. */
+static bool lay_as_stored(const expert_map *m, int layer, expert_layout *l) {
+    gpu_part *part[3] = {&l->gate, &l->up, &l->down};
+    size_t at[EXPERT_PARTS_MAX], span = 0, parts = (size_t)m->n_parts;
+    for (int x = 0; x < m->n_experts; x++) {
+        record r;
+        size_t key = (size_t)layer * (size_t)m->n_experts + (size_t)x, first = SIZE_MAX;
+        record_make(m->parts + key * parts, m->n_parts, RECORD_ALIGN_LEAST, &r);
+        for (size_t i = 0; i < parts; i++)
+            if (l->bytes[i]) first = size_min(first, r.part[i]);
+        for (size_t i = 0; i < parts; i++) {
+            size_t mine = l->bytes[i] ? r.part[i] - first : 0;
+            if (mine % PART_ALIGN_LEAST || (x && mine != at[i])) return false;
+            at[i] = mine;
+            span = mine + l->bytes[i] > span ? mine + l->bytes[i] : span;
+        }
+    }
+    if (span > l->total + SPAN_MORE || span > UINT32_MAX) return false;
+    for (size_t i = 0; i < parts; i++) {
+        gpu_part *p = part[i / 3];
+        l->at[i] = at[i];
+        *(i % 3 == 0 ? &p->w : i % 3 == 1 ? &p->scales : &p->biases) = (unsigned)at[i];
+    }
+    l->span = span;
+    l->total = round_up(span, PART_ALIGN);
+    return true;
 }
 
 err gpu_tier_measure(const weights *w, gpu_tier *t) {
@@ -70,6 +104,8 @@ err gpu_tier_measure(const weights *w, gpu_tier *t) {
         int sparse = w->layers[i].sparse_index;
         if (sparse < 0) continue;
         lay_out(&w->layers[i], &t->layouts[sparse]);
+        if (w->experts.n_parts == EXPERT_PARTS_MAX)
+            lay_as_stored(&w->experts, sparse, &t->layouts[sparse]);
         if (t->layouts[sparse].total > UINT32_MAX)
             return err_make(ERR_UNSUPPORTED, "layer %d: experts of more than 4 GiB", i);
         if (t->layouts[sparse].total > t->slot_bytes) t->slot_bytes = t->layouts[sparse].total;
@@ -92,20 +128,20 @@ static err fill_slots(gpu_ops *o) {
     return e;
 }
 
-/* How many slots are for good. */
-static int owned_of(const gpu_tier *t) {
-    if (t->n_slots == t->n_keys) return t->n_slots;
-    int staged = (int)size_min(size_min(STAGED_BYTES / t->slot_bytes, STAGED_MOST),
-                               (size_t)(t->n_slots + 3) / 4);
-    return t->n_slots - int_max(staged, 1);
+int gpu_ops_slots_in(const gpu_ops_need *need, size_t bytes, int *owned) {
+    int n = (int)size_min(bytes / (need->slot_bytes + sizeof(gpu_slot)), (size_t)need->keys);
+    size_t staged = size_min(STAGED_BYTES / need->slot_bytes, STAGED_MOST);
+    staged = size_min(staged, (size_t)(n + 3) / 4);
+    *owned = n == need->keys ? n : n - int_max((int)staged, 1);
+    return n;
 }
 
 err gpu_tier_open(gpu_ops *o, size_t bytes) {
     gpu_tier *t = &o->tier;
     if (!t->n_layers) return err_none();
-    size_t n = size_min(bytes / (t->slot_bytes + sizeof(gpu_slot)), (size_t)t->n_keys);
-    t->n_slots = (int)n;
-    t->owned_max = owned_of(t);
+    gpu_ops_need need = {.slot_bytes = t->slot_bytes, .keys = t->n_keys};
+    t->n_slots = gpu_ops_slots_in(&need, bytes, &t->owned_max);
+    size_t n = (size_t)t->n_slots;
     t->slot_of = calloc((size_t)t->n_keys, sizeof *t->slot_of);
     t->slots = calloc(n, sizeof *t->slots);
     t->cache_memory = malloc(cache_memory(t->n_layers, t->n_experts));
@@ -203,34 +239,50 @@ void gpu_tier_unclaim(gpu_tier *t, int slot) {
     set_free(t, slot);
 }
 
-/* Parts that lie as far from each other on both sides are one copy: a record is read into the store
- * in the order of its parts, so mostly all nine. */
-static int copy_end(const expert_layout *l, const uint8_t *const *part, int first, size_t *bytes) {
-    size_t last = l->at[first] + l->bytes[first];
-    int end = first + 1;
-    for (; end < EXPERT_PARTS_MAX; end++) {
-        size_t apart = l->at[end] - l->at[first];
-        if (part[end] < part[first] || (size_t)(part[end] - part[first]) != apart) break;
-        last = l->at[end] + l->bytes[end];
+/* The part that lies first, when the store has the parts as the slot has them; -1: it has not. */
+static int first_of(const expert_layout *l, const uint8_t *const *part) {
+    int first = -1;
+    for (int i = 0; i < EXPERT_PARTS_MAX && first < 0; i++)
+        if (l->bytes[i] && l->at[i] == 0) first = i;
+    for (int i = 0; i < EXPERT_PARTS_MAX && first >= 0; i++) {
+        if (!l->bytes[i] || (intptr_t)part[i] - (intptr_t)part[first] == (intptr_t)l->at[i])
+            continue;
+        first = -1;
     }
-    *bytes = last - l->at[first];
-    return end;
+    return first;
+}
+
+typedef err (*copy_part)(gpu_ops *o, gpu_addr card, uint8_t *host, size_t bytes);
+
+static err copy_up(gpu_ops *o, gpu_addr card, uint8_t *host, size_t bytes) {
+    return gpu_copy_in(o->upload, card, host, bytes);
+}
+
+static err copy_down(gpu_ops *o, gpu_addr card, uint8_t *host, size_t bytes) {
+    return gpu_copy_out(o->download, host, card, bytes);
+}
+
+/* All at once, gaps and all, where both sides lie alike. */
+static err copy_expert(gpu_ops *o, int slot, uint8_t *const *part, copy_part copy) {
+    const gpu_tier *t = &o->tier;
+    const expert_layout *l = &t->layouts[t->slots[slot].key / t->n_experts];
+    gpu_addr base = t->memory.addr + (gpu_addr)slot * t->slot_bytes;
+    int first = first_of(l, (const uint8_t *const *)part);
+    if (first >= 0) return copy(o, base, part[first], l->span);
+    for (int i = 0; i < EXPERT_PARTS_MAX; i++)
+        if (l->bytes[i]) TRY(copy(o, base + l->at[i], part[i], l->bytes[i]));
+    return err_none();
 }
 
 err gpu_tier_upload(gpu_ops *o, int slot, const expert_view *view, int list) {
     gpu_tier *t = &o->tier;
     vram_slot *x = &t->slots[slot];
-    const expert_layout *l = &t->layouts[x->key / t->n_experts];
-    gpu_addr base = t->memory.addr + (gpu_addr)slot * t->slot_bytes;
+    uint8_t *part[EXPERT_PARTS_MAX];
+    memcpy(part, view->part, sizeof part);
     t->pins[list][t->n_pins[list]++] = (vram_pin){x->key, x->state == VRAM_OWNED};
     o->stats.uploads++;
-    o->stats.upload_bytes += l->total;
-    size_t bytes;
-    for (int i = 0, end; i < EXPERT_PARTS_MAX; i = end) {
-        end = copy_end(l, view->part, i, &bytes);
-        TRY(gpu_copy_in(o->upload, base + l->at[i], view->part[i], bytes));
-    }
-    return err_none();
+    o->stats.upload_bytes += t->layouts[x->key / t->n_experts].span;
+    return copy_expert(o, slot, part, copy_up);
 }
 
 int gpu_tier_pins(const gpu_ops *o) {
@@ -258,6 +310,7 @@ static void arrive(gpu_ops *o, bool complete) {
         set_free(t, t->leaving[i]);
     }
     t->n_leaving = 0;
+    t->returning = false;
 }
 
 static void next_pins(gpu_tier *t) {
@@ -273,7 +326,7 @@ void gpu_tier_settle(gpu_ops *o) {
     gpu_tier *t = &o->tier;
     t->epoch++;
     release_pins(o);
-    arrive(o, true);
+    if (t->returning) arrive(o, true);
     next_pins(t);
 }
 
@@ -327,15 +380,8 @@ err gpu_tier_promote(gpu_ops *o, int key) {
     }
     t->slots[from].state = VRAM_LEAVING;
     t->leaving[t->n_leaving++] = from;
-    const expert_layout *l = &t->layouts[layer];
-    gpu_addr base = t->memory.addr + (gpu_addr)from * t->slot_bytes;
-    size_t bytes;
-    for (int i = 0, end; i < EXPERT_PARTS_MAX; i = end) {
-        end = copy_end(l, (const uint8_t *const *)part, i, &bytes);
-        TRY(gpu_copy_out(o->download, part[i], base + l->at[i], bytes));
-    }
-    o->stats.download_bytes += l->total;
-    return err_none();
+    o->stats.download_bytes += t->layouts[layer].span;
+    return copy_expert(o, from, part, copy_down);
 }
 
 /* ---- before the first token ---- */
@@ -406,11 +452,8 @@ static err upload_first(gpu_ops *o, weights_progress progress, void *ctx) {
     return err_none();
 }
 
-int gpu_ops_store_slots(const gpu_ops *o) {
-    const gpu_tier *t = &o->tier;
-    if (o->unified) return t->n_keys;
-    if (t->owned_max == t->n_keys) return EXPERTS_A_GROUP;
-    return t->n_keys - t->owned_max + 2 * PROMOTIONS_MAX;
+int gpu_ops_store_slots(int keys, int owned) {
+    return owned == keys ? int_min(keys, EXPERTS_A_GROUP) : keys - owned + 2 * PROMOTIONS_MAX;
 }
 
 err gpu_ops_attach(gpu_ops *o, expert_store *store, weights_progress progress, void *ctx) {
