@@ -431,9 +431,11 @@ static fm_error run_soak(const settings *s) {
     o.context = 1024;
     o.gpu = s->gpu;
     o.kv = FM_KV_F32;
+    o.vram = 16 * MIB; /* little: short chunks, as under the limits of the rounds */
     err measured = measure_need(&o, &k.need);
     fm_error e = fm_error_from(&measured);
     o.gpu = "off";
+    o.vram = 0;
     o.exact = true;
     if (!e.code) e = fm_engine_open(&o, &k.cpu);
     if (!e.code) e = fm_session_open(k.cpu, &k.exact);
