@@ -90,8 +90,8 @@ GRAMMAR_SRC := $(sort $(wildcard tests/grammar/*.c))
 SYNTH_SRC := $(sort $(wildcard tools/synth-model/*.c))
 KERNEL_BENCH_SRC := $(sort $(wildcard bench/kernel_bench*.c))
 MODEL_BENCH_SRC := $(sort $(wildcard bench/model_bench*.c))
-STREAM_BENCH_SRC := $(sort $(wildcard bench/stream_bench*.c))
-GPU_BENCH_SRC := $(sort $(wildcard bench/gpu_bench*.c))
+STREAM_BENCH_SRC := $(sort $(wildcard bench/stream_bench*.c)) bench/limits.c
+GPU_BENCH_SRC := $(sort $(wildcard bench/gpu_bench*.c)) bench/limits.c
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))

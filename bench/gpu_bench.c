@@ -16,7 +16,7 @@
 #include "base/bits.h"
 #include "base/os.h"
 #include "engine/engine_impl.h"
-#include "io/io_bench.h"
+#include "limits.h"
 
 #define MIB          ((size_t)1 << 20)
 #define COPY_BYTES   (512 * MIB)
@@ -117,19 +117,10 @@ static err measure_card(bench *b) {
 
 /* Random direct reads as large as an expert. */
 static double disk_speed(const bench *b) {
-    const expert_map *map = &b->engine->weights.experts;
-    io_bench_options o = {.backend = expert_store_backend(b->engine->store),
-                          .paths = map->paths,
-                          .n_files = map->n_files,
-                          .block = (uint32_t)round_up(b->p.expert_bytes, IO_ALIGN),
-                          .depth = DISK_DEPTH,
-                          .total_bytes = UINT64_MAX,
-                          .max_seconds = DISK_SECONDS,
-                          .seed = os_now_ns()};
-    io_bench_result r;
-    err e = io_bench(&o, &r);
+    double rate;
+    err e = limits_disk(b->engine, DISK_DEPTH, DISK_SECONDS, &rate);
     if (e.code) fprintf(stderr, "gpu-bench: %s\n", e.text);
-    return e.code ? 0 : r.bytes_per_second;
+    return rate;
 }
 
 /* ---- opening ---- */
@@ -162,18 +153,8 @@ static err measure_need(const fm_options *o, gpu_ops_need *out) {
 }
 
 static fm_error set_limits(const settings *s, fm_options *o) {
-    fm_plan p;
     fm_error e = {FM_OK, ""};
-    if (s->memory_share > 0) {
-        o->memory = (size_t)1 << 40;
-        e = fm_plan_get(o, &p);
-        size_t wish = (size_t)((double)s->memory_share * (double)p.experts_total) + 64 * MIB;
-        o->memory = p.trunk + p.kv + p.state + p.scratch + p.other + wish;
-        for (int i = 0; i < 3 && !e.code; i++) { /* scratch depends on the ceiling */
-            e = fm_plan_get(o, &p);
-            if (p.fits && !p.resident) o->memory += wish - p.cache;
-        }
-    }
+    if (s->memory_share > 0) e = limits_memory(o, (double)s->memory_share, 64 * MIB);
     if (e.code || s->vram_share <= 0 || !strcmp(s->gpu, "off")) return e;
     gpu_ops_need need;
     err failed = measure_need(o, &need);

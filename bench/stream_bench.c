@@ -15,12 +15,11 @@
 #include "base/bits.h"
 #include "base/os.h"
 #include "engine/engine_impl.h"
-#include "io/io_bench.h"
+#include "limits.h"
 
 #define DISK_SECONDS 0.12
 #define DISK_EVERY   3 /* tokens */
 #define DISK_DEPTH   6
-#define SIZE_TRIES   3
 
 typedef struct settings {
     const char *model, *mirror, *state;
@@ -65,33 +64,10 @@ static int failed(const fm_error *e) {
 
 /* Bytes a second of random reads as large as an expert, through the engine that the store uses. */
 static double disk_speed(const bench *b) {
-    const expert_map *map = &b->engine->weights.experts;
-    io_bench_options o = {.backend = expert_store_backend(b->engine->store),
-                          .paths = map->paths,
-                          .n_files = map->n_files,
-                          .block = (uint32_t)round_up(b->p.expert_bytes, IO_ALIGN),
-                          .depth = DISK_DEPTH,
-                          .total_bytes = UINT64_MAX,
-                          .max_seconds = DISK_SECONDS,
-                          .seed = os_now_ns()};
-    io_bench_result r;
-    err e = io_bench(&o, &r);
+    double rate;
+    err e = limits_disk(b->engine, DISK_DEPTH, DISK_SECONDS, &rate);
     if (e.code) fprintf(stderr, "stream-bench: %s\n", e.text);
-    return e.code ? 0 : r.bytes_per_second;
-}
-
-/* A ceiling under which just the wished share of the experts has slots. */
-static fm_error size_memory(const settings *s, fm_options *o) {
-    fm_plan p;
-    o->memory = (size_t)1 << 40;
-    fm_error e = fm_plan_get(o, &p);
-    size_t wish = (size_t)((double)s->share * (double)p.experts_total);
-    o->memory = p.trunk + p.kv + p.state + p.scratch + p.other + wish;
-    for (int i = 0; i < SIZE_TRIES && !e.code; i++) { /* scratch depends on the ceiling */
-        e = fm_plan_get(o, &p);
-        if (p.fits && !p.resident) o->memory += wish - p.cache;
-    }
-    return e;
+    return rate;
 }
 
 static fm_error open_bench(bench *b) {
@@ -109,7 +85,7 @@ static fm_error open_bench(bench *b) {
     o.gpu = "off";
     o.memory = s->memory;
     fm_error e = {FM_OK, ""};
-    if (!s->memory) e = size_memory(s, &o);
+    if (!s->memory) e = limits_memory(&o, (double)s->share, 0);
     if (!e.code) e = fm_engine_open(&o, &b->engine);
     if (!e.code) e = fm_session_open(b->engine, &b->session);
     if (e.code) return e;
