@@ -151,7 +151,10 @@ void os_forget(void *secret, size_t bytes) { memset_s(secret, bytes, 0, bytes); 
 void os_drop_cache(int fd) { (void)fcntl(fd, F_NOCACHE, 1); }
 
 void os_reserve(int fd, int64_t bytes) {
-    fstore_t wish = {.fst_flags = F_ALLOCATEALL, .fst_posmode = F_PEOFPOSMODE, .fst_length = bytes};
+    struct stat s;
+    if (fstat(fd, &s) != 0 || s.st_size >= bytes) return; /* ftruncate would shorten it */
+    fstore_t wish = {
+        .fst_flags = F_ALLOCATEALL, .fst_posmode = F_PEOFPOSMODE, .fst_length = bytes - s.st_size};
     if (fcntl(fd, F_PREALLOCATE, &wish) == 0) (void)!ftruncate(fd, bytes);
 }
 

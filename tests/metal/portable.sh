@@ -110,6 +110,11 @@ cat >"$tmp/more.h" <<'END'
 #include <sys/stat.h>
 #include <time.h>
 #define F_NOCACHE 48
+#define F_PREALLOCATE 42
+#define F_ALLOCATEALL 4
+#define F_PEOFPOSMODE 3
+#include <sys/types.h>
+typedef struct fstore { unsigned fst_flags; int fst_posmode; off_t fst_offset, fst_length, fst_bytesalloc; } fstore_t;
 #define F_RDAHEAD 45
 #define SO_NOSIGPIPE 0x1022
 #define CLOCK_UPTIME_RAW 8
