@@ -71,9 +71,9 @@ class Pty:
     def send(self, text):
         os.write(self.fd, text.encode())
 
-    def status(self):
+    def status(self, seconds=SECONDS):
         """Waits for the end: the exit code, or None."""
-        end = time.time() + SECONDS
+        end = time.time() + seconds
         while time.time() < end:
             done, code = os.waitpid(self.pid, os.WNOHANG)
             if done:
