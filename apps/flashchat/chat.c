@@ -111,11 +111,12 @@ static bool is_empty(const char *text) { return strspn(text, " \t\n") == strlen(
 
 static void converse(conversation *k) {
     bool pressed = false; /* Ctrl-C, once */
+    interrupt_clear(k->engine);
     while (!k->leaving) {
         char *text;
-        interrupt_clear(k->engine);
         line_result got = line_read(k->line, prompt_of(k), &text);
         if (got == LINE_END || (got == LINE_INTERRUPT && pressed)) break;
+        interrupt_clear(k->engine); /* one that comes from here on is seen by the next line_read */
         if (got == LINE_INTERRUPT) view_note("(Ctrl-C again, /quit or Ctrl-D leaves)");
         pressed = got == LINE_INTERRUPT;
         if (got != LINE_OK) continue;
@@ -125,6 +126,7 @@ static void converse(conversation *k) {
             chat_ask(k, text);
             pressed = interrupted();
         }
+        interrupt_clear(k->engine);
         free(text);
         if (view_mode_of(k->view) != VIEW_RAW) puts("");
     }

@@ -277,7 +277,7 @@ static void run_copy(conversation *k, const char *rest) {
 }
 
 /* What is in the file after the editor; NULL after a message. */
-static char *edited(const char *text) {
+static char *edited(conversation *k, const char *text) {
     const char *editor = getenv("VISUAL");
     if (!editor || !*editor) editor = getenv("EDITOR");
     if (!editor || !*editor) editor = "vi";
@@ -292,7 +292,9 @@ static char *edited(const char *text) {
     }
     close(fd);
     char *argv[] = {sh, c, line, sh, path, NULL};
+    line_quiet(k->line, false);
     bool good = run_program(argv, -1);
+    line_quiet(k->line, true);
     err e = good ? json_read_text(path, FILE_BYTES_MAX, &bytes, &length) : err_none();
     if (!good)
         printf("The editor (%s) did not end well; nothing was changed. $EDITOR names another.\n",
@@ -314,7 +316,7 @@ static void run_edit(conversation *k, const char *rest) {
         const char *role = json_string_value(json_object_get(m, "role"));
         if (role && !strcmp(role, "user")) last = json_string_value(json_object_get(m, "content"));
     }
-    char *text = edited(last ? last : "");
+    char *text = edited(k, last ? last : "");
     if (text && !*text) {
         puts("An empty message: nothing was asked.");
     } else if (text) {

@@ -392,6 +392,7 @@ static line_result read_edited(chat_line *l, char **text) {
     fputs("\033[?2004h", stdout); /* pastes are marked as such */
     fflush(stdout);
     const char *line = el_gets(l->el, &n);
+    line_quiet(l, true); /* until the next line: no key of those typed meanwhile is lost */
     const LineInfo *i = el_line(l->el);
     bool typed = i->lastchar > i->buffer;
     fputs("\033[?2004l", stdout);

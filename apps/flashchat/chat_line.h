@@ -30,8 +30,9 @@ void line_close(chat_line *l);
 /* *text is the caller's (free), without its last line break; NULL unless LINE_OK. */
 line_result line_read(chat_line *l, const char *prompt, char **text);
 
-/* While an answer is made: what is typed is not echoed into it, but kept for the next line_read,
- * which ends it. Ctrl-C works. Nothing in a pipe. */
+/* Between two lines, as an edited line_read leaves it: what is typed is not echoed into an answer,
+ * but kept for the next line_read, which ends it. Ctrl-C works. Off for a program that shall have
+ * the terminal as it was. Nothing in a pipe. */
 void line_quiet(chat_line *l, bool on);
 
 #endif

@@ -71,9 +71,9 @@ class Pty:
     def send(self, text):
         os.write(self.fd, text.encode())
 
-    def status(self, seconds=SECONDS):
+    def status(self):
         """Waits for the end: the exit code, or None."""
-        end = time.time() + seconds
+        end = time.time() + SECONDS
         while time.time() < end:
             done, code = os.waitpid(self.pid, os.WNOHANG)
             if done:
