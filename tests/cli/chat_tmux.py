@@ -93,6 +93,7 @@ def narrow(t):
               "name │ 日本語\n─────┼───────\ntea  │   お茶\n")
     report("Markdown at 40 columns", t.expect(wanted), t.screen())
     t.keys("C-d")
+    report("Ctrl-D leaves, once everything is kept", t.ended())
     t.close()
 
 

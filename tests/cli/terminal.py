@@ -139,6 +139,15 @@ class Tmux:
         finally:
             os.close(f)
 
+    def ended(self):
+        """Waits until the program has ended by itself, and its screen with it."""
+        end = time.time() + SECONDS
+        while time.time() < end:
+            if subprocess.run(["tmux", "-S", self.socket, "has-session"], capture_output=True, timeout=SECONDS).returncode:
+                return True
+            time.sleep(0.05)
+        return False
+
     def close(self):
         self.run("kill-server")
         shutil.rmtree(self.dir, ignore_errors=True)
