@@ -85,22 +85,21 @@ static err time_writing(const char *dir, int n, double *seconds) {
 }
 
 static err time_reading(const bench_files *files, uint64_t bytes, double *seconds) {
-    static const io_backend wanted[] = {IO_URING, IO_PREAD, IO_BUFFERED};
-    err e = err_none();
-    for (int i = 0; i < 3; i++) {
-        io_bench_options o = {.backend = wanted[i],
-                              .paths = files->list,
-                              .n_files = files->n,
-                              .block = READ_BLOCK,
-                              .depth = READ_DEPTH,
-                              .total_bytes = bytes,
-                              .sequential = true};
-        io_bench_result result;
-        e = io_bench(&o, &result);
-        *seconds += e.code ? 0 : result.seconds;
-        if (!e.code) break;
-    }
-    return e;
+    io_options files_of = {.paths = files->list, .n_files = files->n, .depth = READ_DEPTH};
+    io *probe;
+    TRY(io_open_first(&files_of, &probe));
+    io_close(probe);
+    io_bench_options o = {.backend = files_of.backend,
+                          .paths = files->list,
+                          .n_files = files->n,
+                          .block = READ_BLOCK,
+                          .depth = READ_DEPTH,
+                          .total_bytes = bytes,
+                          .sequential = true};
+    io_bench_result result;
+    TRY(io_bench(&o, &result));
+    *seconds += result.seconds;
+    return err_none();
 }
 
 static err measure(const bench_files *files, const char *dir, uint64_t bytes, limits *out) {

@@ -158,16 +158,9 @@ static err open_memory(flow *f) {
 
 /* Past the page cache where that is possible here. */
 static err open_reader(flow *f) {
-    static const io_backend wanted[] = {IO_URING, IO_PREAD, IO_BUFFERED};
     io_options o = {
         .paths = f->p->w.experts.paths, .n_files = f->p->w.experts.n_files, .depth = FLOW_DEPTH};
-    err e = err_none();
-    for (int i = 0; i < 3; i++) {
-        o.backend = wanted[i];
-        e = io_open(&o, &f->io);
-        if (!e.code) break;
-    }
-    return e;
+    return io_open_first(&o, &f->io);
 }
 
 static void run_threads(flow *f) {

@@ -138,6 +138,17 @@ err io_open(const io_options *options, io **out) {
     return err_none();
 }
 
+err io_open_first(io_options *options, io **out) {
+    static const io_backend wanted[] = {IO_URING, IO_PREAD, IO_BUFFERED};
+    err e = err_none();
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        options->backend = wanted[i];
+        e = io_open(options, out);
+        if (!e.code) break;
+    }
+    return e;
+}
+
 void io_close(io *o) {
     if (!o) return;
     while (io_next(o, true)) continue;

@@ -88,6 +88,9 @@ typedef struct io io;
  * file system lacks the engine (try the next one). Mirrors must be as long as their files: else
  * ERR_CORRUPT. */
 err io_open(const io_options *options, io **out) MUST_USE;
+/* With the first engine that works here of io_uring, threads past the page cache and threads
+ * through it; options->backend says which. For whole files once: a store measures and picks. */
+err io_open_first(io_options *options, io **out) MUST_USE;
 /* Waits for reads in flight, whose io_read is then forgotten. */
 void io_close(io *o);
 
