@@ -125,39 +125,13 @@ static double disk_speed(const bench *b) {
 
 /* ---- opening ---- */
 
-/* What the card needs beside experts, and all experts on it. */
-static err measure_need(const fm_options *o, gpu_ops_need *out) {
-    model_files m;
-    TRY(model_files_open(o->model_dir, &m));
-    weights w;
-    memory_plan p;
-    engine_card card;
-    char note[256];
-    err e = weights_measure(&m.config, m.set, &w);
-    if (!e.code) {
-        plan_subject on = {.m = &m, .w = &w, .card = &card};
-        e = engine_card_open(o, &card, note);
-        if (!e.code) e = memory_plan_make(o, &on, &p);
-        engine_card_close(&card);
-        gpu_ops_options g = {.weights = &w,
-                             .context = p.face.context,
-                             .rows_max = p.rows_max,
-                             .sessions = p.sessions,
-                             .experts_per_token = p.face.experts_per_token,
-                             .kv = p.kv};
-        if (!e.code) e = gpu_ops_measure(&g, out);
-        weights_close(&w);
-    }
-    model_files_close(&m);
-    return e;
-}
-
 static fm_error set_limits(const settings *s, fm_options *o) {
     fm_error e = {FM_OK, ""};
     if (s->memory_share > 0) e = limits_memory(o, (double)s->memory_share, 64 * MIB);
     if (e.code || s->vram_share <= 0 || !strcmp(s->gpu, "off")) return e;
-    gpu_ops_need need;
-    err failed = measure_need(o, &need);
+    memory_plan plan;
+    err failed = memory_plan_get(o, &plan);
+    const gpu_ops_need need = plan.need;
     size_t slots = (size_t)ceil((double)s->vram_share * (double)need.keys);
     if (failed.code) return fm_error_from(&failed);
     o->vram = need.trunk + need.kv + need.state + need.activations +
@@ -413,8 +387,10 @@ static fm_error run_soak(const settings *s) {
     o.gpu = s->gpu;
     o.kv = FM_KV_F32;
     o.vram = 16 * MIB; /* little: short chunks, as under the limits of the rounds */
-    err measured = measure_need(&o, &k.need);
+    memory_plan plan;
+    err measured = memory_plan_get(&o, &plan);
     fm_error e = fm_error_from(&measured);
+    k.need = plan.need;
     o.gpu = "off";
     o.vram = 0;
     o.exact = true;

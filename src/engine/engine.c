@@ -322,7 +322,5 @@ void fm_routing_hook_set(fm_engine *e, fm_routing_hook hook, void *ctx) {
 }
 
 fm_error fm_routing_force_set(fm_engine *e, fm_routing_force force, void *ctx) {
-    if (e->cpu) cpu_ops_set_routing_force(e->cpu, force, ctx);
-    if (!e->gpu) return FM_WRAP(err_none());
-    return FM_WRAP(gpu_ops_set_routing_force(e->gpu, force, ctx));
+    return FM_WRAP(engine_force(e, force, ctx));
 }

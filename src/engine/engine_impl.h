@@ -65,12 +65,16 @@ typedef struct plan_subject {
 /* ERR_ARG for options that make no sense. A card of its own memory that nobody named and that the
  * model does not fit is not planned for (face.card false). */
 err memory_plan_make(const fm_options *o, const plan_subject *on, memory_plan *out) MUST_USE;
+/* The same for options alone: reads the headers of the model's files and looks at the card. */
+err memory_plan_get(const fm_options *o, memory_plan *out) MUST_USE;
 /* ERR_BUDGET with the sum, when the plan does not fit. */
 err memory_plan_check(const memory_plan *p) MUST_USE;
 
 /* replay.c */
 typedef struct replay replay;
 void replay_close(replay *r); /* NULL is fine */
+/* Another chooser of experts in the routers' place, wherever this engine computes; NULL: none. */
+err engine_force(fm_engine *e, routing_force force, void *ctx) MUST_USE;
 
 struct fm_engine {
     /* fixed after open */

@@ -304,28 +304,30 @@ err memory_plan_check(const memory_plan *p) {
         (double)f->other / mib, (double)f->expert_bytes / mib);
 }
 
-static err plan_get(const fm_options *o, fm_plan *out) {
+err memory_plan_get(const fm_options *o, memory_plan *out) {
+    *out = (memory_plan){0};
     if (!o->model_dir) return err_make(ERR_ARG, "no model directory was given");
     model_files m;
     TRY(model_files_open(o->model_dir, &m));
     weights w;
-    memory_plan p = {0};
     engine_card card = {0};
     char note[256] = "";
     err e = weights_measure(&m.config, m.set, &w);
     if (!e.code) {
         plan_subject on = {.m = &m, .w = &w, .card = &card};
         e = engine_card_open(o, &card, note);
-        if (!e.code) e = memory_plan_make(o, &on, &p);
+        if (!e.code) e = memory_plan_make(o, &on, out);
         engine_card_close(&card);
         weights_close(&w);
     }
     model_files_close(&m);
-    if (!e.code) *out = p.face;
     return e;
 }
 
 fm_error fm_plan_get(const fm_options *o, fm_plan *out) {
+    memory_plan p;
     *out = (fm_plan){0};
-    return FM_WRAP(plan_get(o, out));
+    err e = memory_plan_get(o, &p);
+    if (!e.code) *out = p.face;
+    return FM_WRAP(e);
 }

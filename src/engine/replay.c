@@ -62,17 +62,16 @@ void replay_close(replay *r) {
     free(r);
 }
 
-static err set_force(fm_engine *e, routing_force force) {
-    if (e->gpu) return gpu_ops_set_routing_force(e->gpu, force, e->replay);
-    cpu_ops_set_routing_force(e->cpu, force, e->replay);
-    return err_none();
+err engine_force(fm_engine *e, routing_force force, void *ctx) {
+    if (e->cpu) cpu_ops_set_routing_force(e->cpu, force, ctx);
+    return e->gpu ? gpu_ops_set_routing_force(e->gpu, force, ctx) : err_none();
 }
 
 fm_error fm_routing_replay(fm_engine *e, const char *path) {
-    err failed = set_force(e, NULL);
+    err failed = engine_force(e, NULL, NULL);
     replay_close(e->replay);
     e->replay = NULL;
     if (!failed.code && path) failed = replay_open(e, path, &e->replay);
-    if (!failed.code && path) failed = set_force(e, next_ids);
+    if (!failed.code && path) failed = engine_force(e, next_ids, e->replay);
     return fm_error_from(&failed);
 }
