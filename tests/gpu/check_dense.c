@@ -1,4 +1,5 @@
 /* check_dense.c: the machinery of gpu.h; embed, rmsnorm, matvec, swiglu. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -93,6 +94,21 @@ static const char *describe(qformat f, int rows, int cols, int n) {
     return text;
 }
 
+/* How much smaller the products y are than the terms that they are sums of: many make up for each
+ * other, a few may all be small. */
+static double cancelled(lab *l, const qmat *w, const float *x, const float *y, int n) {
+    float *row = lab_host(l, (size_t)w->cols * sizeof(float));
+    double terms = 0, sums = 0;
+    for (int i = 0; i < n * w->rows; i++) {
+        double all = 0;
+        qmat_row_f32(row, w, i % w->rows);
+        for (int c = 0; c < w->cols; c++) all += fabs(row[c] * x[i / w->rows * w->cols + c]);
+        terms += all * all;
+        sums += (double)y[i] * (double)y[i];
+    }
+    return sqrt(terms / (sums + 1e-30));
+}
+
 static void matvec_case(lab *l, qformat f, int rows, int cols, int n) {
     lab_mat m = lab_matrix(l, f, rows, cols);
     float *x = lab_floats(l, (size_t)(n * cols), -1, 1);
@@ -112,7 +128,7 @@ static void matvec_case(lab *l, qformat f, int rows, int cols, int n) {
     gpu_matvec_lay_out(&a);
     lab_run(l, GPU_matvec, &a);
     float *got = lab_read(l, a.y[0], (size_t)(n * rows) * sizeof(float));
-    double most = n * rows < 8 ? 1e-4 : 2e-6; /* a few sums may be much smaller than their terms */
+    double most = n * rows < 8 ? 2e-6 * cancelled(l, &m.cpu, x, want, n) : 2e-6;
     lab_close(l, got, want, (size_t)(n * rows), most, describe(f, rows, cols, n));
     lab_end(l);
 }
