@@ -202,14 +202,16 @@ OBJC_STAND_IN := -std=gnu17 $(filter-out -Wvla,$(WARN)) -O1 -g -fPIC -ffp-contra
 	-I$(STAND_IN) -fno-objc-arc -fobjc-runtime=gcc -fconstant-string-class=NSConstantString -fexceptions \
 	-isystem /usr/include/GNUstep -isystem $(OBJC_HEADERS) -D_NATIVE_OBJC_EXCEPTIONS -DGNUSTEP \
 	-DGNUSTEP_BASE_LIBRARY=1 -DGNU_RUNTIME=1
-OBJC_SEES := $(wildcard $(STAND_IN)/Metal/*.h src/gpu/*.h src/gpu/*/*.h src/base/*.h)
+OBJC_SEES := $(wildcard $(STAND_IN)/*.h $(STAND_IN)/Metal/*.h src/gpu/*.h src/gpu/*/*.h src/base/*.h)
 $(BUILD)/metal/obj/metal_driver.o: src/gpu/metal/metal_driver.m $(OBJC_SEES)
 $(BUILD)/metal/obj/metal_device.o: src/gpu/metal/metal_device.m $(OBJC_SEES)
 $(BUILD)/metal/obj/stand_in.o: $(STAND_IN)/stand_in.m $(OBJC_SEES)
+$(BUILD)/metal/obj/stand_in_compiler.o: $(STAND_IN)/stand_in_compiler.m $(OBJC_SEES)
 $(BUILD)/metal/obj/%.o:
 	@mkdir -p $(@D)
 	$(call say,OBJC,$<)clang $(OBJC_STAND_IN) $(OBJC_EXTRA) -c $< -o $@
-METAL_TEST_OBJ := $(patsubst %,$(BUILD)/metal/obj/%.o,metal_driver metal_device stand_in) $(BUILD)/obj/gen/metal_source.o
+METAL_TEST_OBJ := $(patsubst %,$(BUILD)/metal/obj/%.o,metal_driver metal_device stand_in stand_in_compiler) \
+	$(BUILD)/obj/gen/metal_source.o
 define metal_program
 $(BUILD)/metal/$(1): $(2:%.c=$(BUILD)/obj/%.o) $(METAL_TEST_OBJ) $(BUILD)/libflashmoe.a
 	$$(call say,LD,$$@)clang $$(LDFLAGS_ALL) $$^ -o $$@ -L$(OBJC_HEADERS)/.. -lgnustep-base -lobjc $$(APP_LIBS)

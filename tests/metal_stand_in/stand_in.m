@@ -1,10 +1,9 @@
 /* stand_in.m: a Metal that runs on the processor, for tests of metal_driver.m.
  *
- *     newLibraryWithSource   clang++ compiles the very text that it is given (metal_stdlib beside
- * this file has the language's words) into a shared object, kept by its hash dispatchThreadgroups
- * the group's threads are the fibers of gpu/host/host_group.h commit                 does nothing:
- * commands run when somebody waits for them, as late as a GPU might. A driver that forgets to wait
- * reads old bytes here
+ *     newLibraryWithSource   clang++ compiles the text that it is given (stand_in_compiler.m)
+ *     dispatchThreadgroups   the group's threads are the fibers of gpu/host/host_group.h
+ *     commit                 does nothing: commands run when somebody waits for them, as late as a
+ *                            GPU might, so that a driver that forgets to wait reads old bytes
  *
  * Rules that Metal's API validation knows are checked and stop the program: encoders ended, sizes
  * and alignments, threads of a group, bytes of setBytes, no-copy memory at pages, every buffer
@@ -15,8 +14,9 @@
  *     no-device, old-device            no GPU; one without Metal 3
  *     library, pipeline=KERNEL         the source, a pipeline does not compile
  *     width=64, threads=KERNEL         SIMD groups of another size; a kernel with small groups only
- *     buffer=N, commit=N, code=C       the Nth buffer is not given; the Nth command buffer ends
- * with error C (8, out of memory, without code) buffer-max=B, working-set=B      limits in bytes
+ *     buffer=N                         the Nth buffer is not given
+ *     commit=N, code=C                 the Nth command buffer ends with error C (8: out of memory)
+ *     buffer-max=B, working-set=B      limits in bytes
  *     no-residency                     macOS 13 and 14: no residency sets
  * FM_STAND_IN_DIR: where compiled kernels are kept. FM_STAND_IN_REPORT=1: at exit, how many objects
  * are left and what was made. */
@@ -26,26 +26,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bits.h"
 #include "base/os.h"
 #include "gpu/host/host_group.h"
+#include "stand_in.h"
 
 #define PAGE_BYTES   ((size_t)getpagesize())
 #define SET_BYTES    4096
 #define SHARED_BYTES (32 * 1024)
 #define FLIGHT_MAX   64
 
-static void broken(const char *rule) __attribute__((noreturn));
-static void broken(const char *rule) {
+void stand_in_broken(const char *rule) {
     fprintf(stderr, "stand-in Metal: %s\n", rule);
     abort();
 }
 
 static void must_hold(BOOL good, const char *rule) {
-    if (!good) broken(rule);
+    if (!good) stand_in_broken(rule);
 }
 
 /* ---- what is asked for ---- */
@@ -100,7 +99,7 @@ static void report(void) {
 }
 @end
 
-static NSError *error_of(NSInteger code, NSString *text) {
+NSError *stand_in_error(NSInteger code, NSString *text) {
     NSDictionary *info = [NSDictionary dictionaryWithObject:text forKey:NSLocalizedDescriptionKey];
     return [NSError errorWithDomain:@"StandInMetal" code:code userInfo:info];
 }
@@ -197,7 +196,7 @@ typedef void (*kernel_call)(const void *args, void *shared, const unsigned *at);
     snprintf(symbol, sizeof symbol, "call_%s", [name UTF8String]);
     void *call = dlsym(_so, symbol);
     if (!call) {
-        *error = error_of(1, @"the function is not in the library");
+        *error = stand_in_error(1, @"the function is not in the library");
         return nil;
     }
     for (int i = 0; i < 3; i++) must_hold(values->_set[i], "a function constant has no value");
@@ -382,7 +381,7 @@ typedef struct command {
     must_hold(_status == MTLCommandBufferStatusNotEnqueued, "a committed buffer is added to");
     command **list = realloc(_list, (_n + 1) * sizeof *list);
     command *c = calloc(1, sizeof *c);
-    if (!list || !c) broken("no memory");
+    if (!list || !c) stand_in_broken("no memory");
     _list = list;
     _list[_n++] = c;
     c->kind = kind;
@@ -434,7 +433,7 @@ typedef struct command {
 }
 - (void)fail:(NSInteger)code text:(NSString *)text {
     _status = MTLCommandBufferStatusError;
-    _error = [error_of(code, text) retain];
+    _error = [stand_in_error(code, text) retain];
 }
 - (void)waitUntilCompleted {
     must_hold(_status >= MTLCommandBufferStatusCommitted, "waiting for what was not committed");
@@ -606,7 +605,8 @@ typedef struct command {
 
 @implementation StandInQueue
 - (id<MTLCommandBuffer>)commandBuffer {
-    if ([_committed count] >= FLIGHT_MAX) broken("more than 64 command buffers: Metal would block");
+    if ([_committed count] >= FLIGHT_MAX)
+        stand_in_broken("more than 64 command buffers: Metal would block");
     StandInCommands *c = [[[StandInCommands alloc] init] autorelease];
     c->_queue = [self retain];
     return c;
@@ -624,90 +624,6 @@ typedef struct command {
     [super dealloc];
 }
 @end
-
-/* ---- the compiler ---- */
-
-/* What Metal's compiler does itself: constants of a pipeline, structs loaded from device memory. */
-static NSString *as_cplusplus(NSString *source) {
-    NSMutableString *text = [NSMutableString stringWithString:source];
-    static const char *const constants[] = {"kind", "bits", "group"};
-    for (int i = 0; i < 3; i++) {
-        NSString *from = [NSString
-            stringWithFormat:@"constant int fixed_%s [[function_constant(%d)]];", constants[i], i];
-        NSString *to = [NSString
-            stringWithFormat:@"static int &fixed_%s = stand_in_constant[%d];", constants[i], i];
-        if ([text rangeOfString:from].length == 0)
-            broken("the source has other function constants");
-        [text replaceOccurrencesOfString:from
-                              withString:to
-                                 options:0
-                                   range:NSMakeRange(0, [text length])];
-    }
-    /* A word of the language and of an attribute: no macro can be both. */
-    [text replaceOccurrencesOfString:@"[[threadgroup(0)]]"
-                          withString:@""
-                             options:0
-                               range:NSMakeRange(0, [text length])];
-    static const char *const loaded[] = {"gpu_row", "gpu_segment", "gpu_active", "gpu_slot"};
-    for (int i = 0; i < 4; i++) {
-        NSString *from = [NSString stringWithFormat:@"typedef struct %s {", loaded[i]];
-        NSString *to = [NSString stringWithFormat:@"%@ STAND_IN_LOADS(%s)", from, loaded[i]];
-        [text replaceOccurrencesOfString:from
-                              withString:to
-                                 options:0
-                                   range:NSMakeRange(0, [text length])];
-    }
-    [text appendString:@"\n#define CALL(name, args, n) extern \"C\" "
-                       @"__attribute__((visibility(\"default\"))) void "
-                       @"call_##name(const void *a, void *s, const unsigned *at) { "
-                       @"name(*(constant args *)(unsigned long)a, (threadgroup float *)(unsigned "
-                       @"long)s, at[0], "
-                       @"uint3{at[1], 1, 1}, uint3{at[2], at[3], at[4]}); }\nGPU_KERNELS(CALL)\n"];
-    return text;
-}
-
-static NSString *contents_of(NSString *path) {
-    NSString *text = [NSString stringWithContentsOfFile:path
-                                               encoding:NSUTF8StringEncoding
-                                                  error:NULL];
-    return text ? text : @"";
-}
-
-static BOOL shell(NSString *command_line) { return system([command_line UTF8String]) == 0; }
-
-/* The shared object of a text: from the folder of earlier ones, or made now; nil with *error. */
-static NSString *compile(NSString *source, NSError **error) {
-    const char *dir = getenv("FM_STAND_IN_DIR"), *here = getenv("FM_STAND_IN_SOURCES");
-    if (!dir) dir = "build/metal/kernels";
-    if (!here) here = "tests/metal_stand_in";
-    NSString *text = as_cplusplus(source);
-    NSString *words = contents_of([NSString stringWithFormat:@"%s/metal_stdlib", here]);
-    uint64_t hash = 14695981039346656037u;
-    for (int part = 0; part < 2; part++)
-        for (const char *p = [part ? words : text UTF8String]; *p; p++)
-            hash = (hash ^ (uint8_t)*p) * 1099511628211u;
-    NSString *base = [NSString stringWithFormat:@"%s/%016llx", dir, (unsigned long long)hash];
-    NSString *so = [base stringByAppendingString:@".so"];
-    if (access([so UTF8String], R_OK) == 0) return so;
-    mkdir(dir, 0777);
-    NSString *mine = [NSString stringWithFormat:@"%@.%d", base, (int)getpid()];
-    NSString *log = [mine stringByAppendingString:@".log"];
-    [text writeToFile:[mine stringByAppendingString:@".cc"]
-           atomically:NO
-             encoding:NSUTF8StringEncoding
-                error:NULL];
-    BOOL good = shell([NSString
-        stringWithFormat:@"clang++ -x c++ -std=c++14 -O1 -fPIC -shared -fvisibility=hidden "
-                         @"-ffp-contract=off -fno-math-errno -D__METAL_VERSION__=300 -I'%s' "
-                         @"-Wall -Wno-unknown-attributes -Wno-unknown-pragmas "
-                         @"-Wno-unused-function -Wno-duplicate-decl-specifier -Werror "
-                         @"'%@.cc' -o '%@.so' -lm >'%@' 2>&1 && mv '%@.so' '%@'",
-                         here, mine, mine, log, mine, so]);
-    if (!good) *error = error_of(3, contents_of(log));
-    unlink([log UTF8String]);
-    unlink([[mine stringByAppendingString:@".cc"] UTF8String]);
-    return good ? so : nil;
-}
 
 /* ---- the device ---- */
 
@@ -738,10 +654,10 @@ static NSString *compile(NSString *source, NSError **error) {
               "the kernels need exact arithmetic, and addresses inside arguments: Metal 3");
     if (asked("library", NULL, 0))
         source = [source stringByAppendingString:@"\nthis is not Metal;\n"];
-    NSString *so = compile(source, error);
+    NSString *so = stand_in_compile(source, error);
     if (!so) return nil;
     void *handle = dlopen([so UTF8String], RTLD_NOW | RTLD_LOCAL);
-    if (!handle) broken(dlerror());
+    if (!handle) stand_in_broken(dlerror());
     StandInLibrary *l = [[StandInLibrary alloc] init];
     l->_so = handle;
     l->_constants = dlsym(handle, "stand_in_constant");
@@ -754,7 +670,7 @@ static NSString *compile(NSString *source, NSError **error) {
                                                              error:(NSError **)error {
     StandInFunction *f = (StandInFunction *)function;
     if (asked_name("pipeline", f->_name)) {
-        *error = error_of(2, @"asked for by the test");
+        *error = stand_in_error(2, @"asked for by the test");
         return nil;
     }
     StandInPipeline *p = [[StandInPipeline alloc] init];
@@ -786,9 +702,9 @@ static NSString *compile(NSString *source, NSError **error) {
     size_t used = round_up(length, 16);
     b->_mapped = round_up(used, PAGE_BYTES) + PAGE_BYTES;
     b->_map = mmap(NULL, b->_mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (b->_map == MAP_FAILED) broken("no memory");
+    if (b->_map == MAP_FAILED) stand_in_broken("no memory");
     uint8_t *guard = b->_map + b->_mapped - PAGE_BYTES;
-    if (mprotect(guard, PAGE_BYTES, PROT_NONE)) broken("cannot protect a page");
+    if (mprotect(guard, PAGE_BYTES, PROT_NONE)) stand_in_broken("cannot protect a page");
     memset(b->_map, 0xff, b->_mapped - PAGE_BYTES);
     b->_host = guard - used;
     b->_length = length;
@@ -841,7 +757,7 @@ id<MTLDevice> MTLCreateSystemDefaultDevice(void) {
     if (asked("no-device", NULL, 0)) return nil;
     StandInDevice *d = [[StandInDevice alloc] init];
     err e = host_runner_open(&d->_runner);
-    if (e.code) broken(e.text);
+    if (e.code) stand_in_broken(e.text);
     d->_buffers = [[NSMutableSet alloc] init];
     d->_queues = [[NSMutableArray alloc] init];
     return d;
