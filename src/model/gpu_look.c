@@ -9,7 +9,6 @@
 #include "base/bits.h"
 #include "model/gpu_ops_impl.h"
 
-#define SWEEP_FROM  4 /* as in look_ahead.c */
 #define STORE_LEAST 4 /* the store's slots must be so many times k for uploads on a guess */
 
 static const layer_weights *next_of(const gpu_moe_job *j) {
@@ -104,7 +103,7 @@ err gpu_look_ahead(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
     const layer_weights *w = next_of(j);
     if (!w) return err_none();
-    if (j->b->rows * o->o.experts_per_token >= SWEEP_FROM * o->c->experts)
+    if (prefetch_sweeps(j->b->rows * o->o.experts_per_token, o->c->experts))
         expert_store_sweep(o->store, w->sparse_index);
     return j->b->rows == 1 ? use_guesses(o, w->sparse_index) : err_none();
 }

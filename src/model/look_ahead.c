@@ -8,8 +8,7 @@
  * The rows of a long prompt together want most experts of every layer: there is nothing to guess.
  */
 #include "model/cpu_ops_impl.h"
-
-#define SWEEP_FROM 4 /* choices for each expert: 98 % of them are wanted when all are alike */
+#include "store/prefetch.h"
 
 /* The k largest of p[n], best first. */
 static void best_of(const float *p, int n, int k, int *ids) {
@@ -29,7 +28,7 @@ void look_ahead(cpu_ops *o, const batch *b, int layer) {
     if (!o->o.look_ahead || next >= o->c->layers) return;
     const layer_weights *w = &o->o.weights->layers[next];
     if (w->sparse_index < 0 || expert_store_resident(o->o.store)) return;
-    if (b->rows * o->o.experts_per_token >= SWEEP_FROM * o->c->experts)
+    if (prefetch_sweeps(b->rows * o->o.experts_per_token, o->c->experts))
         expert_store_sweep(o->o.store, w->sparse_index);
     if (b->rows != 1) return;
     int n = o->c->experts, k = o->o.experts_per_token, ids[LOOK_MAX];

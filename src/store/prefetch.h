@@ -16,6 +16,7 @@
 #define PREFETCH_GROW   0.7  /* share of true guesses from which one more is allowed */
 #define PREFETCH_SHRINK 0.45 /* and below which one less is */
 #define PREFETCH_RETRY  64   /* hints without a read before one is tried again */
+#define PREFETCH_SWEEP  4 /* choices for each expert: 98 % of them are wanted when all are alike */
 
 typedef struct prefetch {
     double share;  /* of guesses that came true, moving average */
@@ -29,5 +30,9 @@ void prefetch_init(prefetch *p);
 int prefetch_hint(prefetch *p);
 /* A guess that was read came true, or did not. */
 void prefetch_outcome(prefetch *p, bool came_true);
+/* So many choices want nearly all of the layer's experts: nothing to guess. */
+static inline bool prefetch_sweeps(int choices, int experts) {
+    return choices >= PREFETCH_SWEEP * experts;
+}
 
 #endif
