@@ -104,7 +104,8 @@ gpu_shape gpu_shape_of(gpu_kernel k, const void *args) {
     }
     case GPU_attn: return attn_shape(args);
     case GPU_attn_merge:
-        return shape(((const args_attn *)args)->n_q, ((const args_attn *)args)->n, 1, 0);
+        return shape(((const args_attn *)args)->n_q, ((const args_attn *)args)->n, 1,
+                     3 * ATTN_THREADS);
     case GPU_conv:
     case GPU_delta_in:
     case GPU_delta:

@@ -169,14 +169,36 @@ static void attend(lab *l, const shape *s, const attn_data *d, int t, float *wan
     free(k), free(v), free(scratch);
 }
 
-static void attn_case(lab *l, const shape *s, const int *positions) {
+/* Rows [first, first + n) of a launch. */
+static args_attn some_rows(const args_attn *a, int first, int n) {
+    args_attn part = *a;
+    size_t heads = (size_t)(first * a->n_q * a->dim) * sizeof(float);
+    part.q += heads, part.out += heads, part.rows += (size_t)first * sizeof(gpu_row);
+    if (a->gate) part.gate += (size_t)(first * a->gate_stride) * sizeof(float);
+    part.n = n;
+    return part;
+}
+
+/* A launch in three: row by row, and in two pieces. The same bits as in one. */
+static void in_pieces(lab *l, const shape *s, args_attn a, const float *whole) {
+    size_t bytes = (size_t)(s->n * s->n_q * s->dim) * sizeof(float);
+    int cuts[][2] = {{0, 1}, {1, s->n / 2}, {1 + s->n / 2, s->n - 1 - s->n / 2}};
+    a.out = lab_out(l, bytes);
+    for (int i = 0; i < 3; i++) {
+        args_attn some = some_rows(&a, cuts[i][0], cuts[i][1]);
+        if (some.n) lab_run(l, GPU_attn, &some);
+    }
+    lab_same(l, lab_read(l, a.out, bytes), whole, bytes, describe(s, "in pieces: the same bits"));
+}
+
+static void attn_case(lab *l, const shape *s, const int *positions, const int *slots) {
     size_t F = sizeof(float), floats = (size_t)(s->n * s->n_q * s->dim);
     attn_data d = {.q = lab_floats(l, floats, -2, 2), .gates = lab_floats(l, floats * 2, -3, 3)};
     d.k = random_cache(l, s), d.v = random_cache(l, s);
     gpu_row *rows = lab_host(l, (size_t)s->n * sizeof *rows);
     int splits = 1;
     for (int t = 0; t < s->n; t++) {
-        rows[t] = (gpu_row){positions[t], t % s->slots};
+        rows[t] = (gpu_row){positions[t], slots ? slots[t] : t % s->slots};
         if (positions[t] / ATTN_SPLIT + 1 > splits) splits = positions[t] / ATTN_SPLIT + 1;
     }
     d.rows = rows;
@@ -196,6 +218,7 @@ static void attn_case(lab *l, const shape *s, const int *positions) {
     lab_run(l, GPU_attn, &a);
     const float *whole = lab_read(l, a.out, floats * F);
     lab_close(l, whole, want, floats, 2e-6, describe(s, "attention"));
+    if (slots) in_pieces(l, s, a, whole);
 
     a.n_splits = splits + 1;
     a.part = lab_out(l, gpu_attn_part_bytes(s->n, s->n_q, s->dim, a.n_splits));
@@ -205,6 +228,17 @@ static void attn_case(lab *l, const shape *s, const int *positions) {
     lab_same(l, lab_read(l, a.out, floats * F), whole, floats * F,
              describe(s, "in splits: the same bits"));
     lab_end(l);
+}
+
+/* A prompt's rows and those of two others beside it. */
+static void prompt_case(lab *l, shape s, int start) {
+    int positions[96], slots[96];
+    for (int t = 0; t < s.n; t++) {
+        positions[t] = t < s.n - 2 ? start + t : t * 3;
+        slots[t] = t < s.n - 2 ? 1 : t == s.n - 1 ? 2 : 0;
+    }
+    s.slots = 3, s.context = start + s.n + 300;
+    attn_case(l, &s, positions, slots);
 }
 
 void check_attention(lab *l) {
@@ -224,10 +258,23 @@ void check_attention(lab *l) {
         for (int d = 0; d < 4; d++) {
             shape s = {.n = 4, .n_q = heads[d][0], .n_kv = heads[d][1], .dim = dims[d]};
             s.kv_type = type, s.slots = 2, s.context = 600, s.gated = d % 2 == 1;
-            attn_case(l, &s, (int[]){0, 63, 255, 256});
+            attn_case(l, &s, (int[]){0, 63, 255, 256}, NULL);
             s.n = 2;
-            attn_case(l, &s, (int[]){511 + lab_int(l, 0, 2), lab_int(l, 1, 599)});
+            attn_case(l, &s, (int[]){511 + lab_int(l, 0, 2), lab_int(l, 1, 599)}, NULL);
         }
     }
     lab_end_group(l, "attn, attn_merge");
+    bool card = strcmp(l->info.backend, "host") != 0;
+    lab_begin(l);
+    for (int type = 0; type < 3; type++) {
+        prompt_case(l, (shape){.n = 7, .n_q = 8, .n_kv = 2, .dim = 128, .kv_type = type}, 125);
+        prompt_case(l, (shape){.n = 19, .n_q = 3, .n_kv = 1, .dim = 128, .kv_type = type}, 0);
+        /* so many on a card that it reads k and v for 64 pairs at a time */
+        shape s = {.n = card ? 95 : 4, .n_q = card ? 64 : 16, .n_kv = 2, .dim = 256};
+        s.kv_type = type, s.gated = true;
+        prompt_case(l, s, 180);
+        s.n_q = card ? 102 : 17, s.n_kv = card ? 3 : 1, s.n = card ? 70 : 4, s.dim = 128;
+        prompt_case(l, s, 0);
+    }
+    lab_end_group(l, "attention of prompts");
 }

@@ -60,6 +60,13 @@ static void report(const bench *b, const char *name, double us, double bytes) {
     fflush(stdout);
 }
 
+/* The same by the portable body alone. */
+static void report_plain(bench *b, bench_fn fn, const void *args, int reps) {
+    gpu_plain(b->l->device, true);
+    report(b, "    portable", time_of(b, fn, args, reps), 0);
+    gpu_plain(b->l->device, false);
+}
+
 /* The next `bytes` of the pool. */
 static gpu_addr take(bench *b, size_t bytes) {
     bytes = round_up(bytes, 256);
@@ -295,10 +302,13 @@ static err run_attn(bench *b, const void *args, int i) {
 
 static void time_attention(bench *b) {
     static const attn_case cases[] = {
-        {1, 16, 2, 1024, KVT_F16, false, 0},  {1, 16, 2, 4096, KVT_F16, false, 0},
-        {1, 16, 2, 32768, KVT_F16, false, 0}, {1, 32, 2, 4096, KVT_F16, false, 0},
-        {1, 32, 4, 4096, KVT_F16, false, 0},  {8, 16, 2, 4096, KVT_F16, false, 0},
-        {1, 16, 2, 32768, KVT_Q8, false, 0},  {512, 16, 2, 2048, KVT_F16, true, 0}};
+        {1, 16, 2, 1024, KVT_F16, false, 0},   {1, 16, 2, 4096, KVT_F16, false, 0},
+        {1, 16, 2, 32768, KVT_F16, false, 0},  {1, 32, 2, 4096, KVT_F16, false, 0},
+        {1, 32, 4, 4096, KVT_F16, false, 0},   {8, 16, 2, 4096, KVT_F16, false, 0},
+        {1, 16, 2, 32768, KVT_Q8, false, 0},   {512, 16, 2, 2048, KVT_F16, true, 0},
+        {2048, 16, 2, 2048, KVT_F16, true, 0}, {512, 16, 2, 16384, KVT_F16, true, 0},
+        {64, 16, 2, 8192, KVT_F16, true, 0},   {16, 16, 2, 8192, KVT_F16, true, 0},
+        {512, 32, 4, 4096, KVT_F16, true, 0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         attn_case c = cases[i];
         gpu_row *rows = calloc((size_t)c.n, sizeof *rows);
@@ -314,6 +324,7 @@ static void time_attention(bench *b) {
         double bytes =
             2.0 * c.n_kv * c.context * (double)gpu_kv_head_bytes(c.type, 256) * (c.whole ? 1 : c.n);
         report(b, name, time_of(b, run_attn, &c, c.whole ? 2 : 16), bytes);
+        report_plain(b, run_attn, &c, c.whole ? 1 : 16);
         lab_end(b->l);
     }
 }
@@ -349,6 +360,7 @@ static void time_delta(bench *b) {
         snprintf(name, sizeof name, "delta, %d heads, %d x %d tokens", c.n_v, c.segments, c.tokens);
         double bytes = 2.0 * c.n_v * 128 * 128 * 4 * c.segments;
         report(b, name, time_of(b, run_delta, &c, c.tokens > 1 ? 2 : 32), bytes);
+        if (c.tokens > 1) report_plain(b, run_delta, &c, 2);
         lab_end(b->l);
     }
 }

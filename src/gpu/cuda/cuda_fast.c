@@ -35,6 +35,7 @@ err cuda_fast_load(cuda_device *d) {
         CU(d, function_set, "cuFuncSetAttribute", names[i], d->fast[i], CU_FUNC_MAX_DYNAMIC_SHARED,
            d->shared_bytes);
     }
+    TRY(cuda_tile_load(d));
     d->has_fast = true;
     for (int i = 0; i < HOP_COUNT; i++) {
         const char *name = cuda_hop_name((cuda_hop_kernel)i);
@@ -191,5 +192,6 @@ err cuda_fast_launch(gpu_queue *q, gpu_kernel k, const void *args, bool *done) {
     if (!d->has_fast || d->plain) return err_none();
     if (k == GPU_matvec) return matvec(q, args, done);
     if (k == GPU_experts) return experts(q, args, done);
+    if (k == GPU_attn) return cuda_tile_attn(q, args, done);
     return err_none();
 }

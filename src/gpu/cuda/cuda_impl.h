@@ -39,6 +39,15 @@ typedef enum cuda_fast { CUDA_FAST_KERNELS(CUDA_FAST_ID) FAST_COUNT } cuda_fast;
 #define CUDA_HOP_ID(name) HOP_##name,
 typedef enum cuda_hop_kernel { CUDA_HOP_KERNELS(CUDA_HOP_ID) HOP_COUNT } cuda_hop_kernel;
 
+/* Those of kernels/cuda_attn.inc. */
+#define CUDA_TILE_KERNELS(X)                                                                       \
+    X(attn_256_many)                                                                               \
+    X(attn_256_few)                                                                                \
+    X(attn_128_many)                                                                               \
+    X(attn_128_few)
+#define CUDA_TILE_ID(name) TILE_##name,
+typedef enum cuda_tile_kernel { CUDA_TILE_KERNELS(CUDA_TILE_ID) TILE_COUNT } cuda_tile_kernel;
+
 typedef struct cuda_device {
     gpu_device base;
     cuda_api api;
@@ -48,7 +57,8 @@ typedef struct cuda_device {
     cu_function kernel[GPU_KERNEL_COUNT];
     cu_function fast[FAST_COUNT];
     cu_function hop[HOP_COUNT];
-    struct cuda_queue *queues; /* all that are open */
+    cu_function tile[TILE_COUNT]; /* with has_fast */
+    struct cuda_queue *queues;    /* all that are open */
     int index, shared_bytes, units;
     bool has_fast; /* matrix units that multiply bf16 */
     bool early;    /* a launch may begin before the one ahead of it has ended */
@@ -96,5 +106,9 @@ const char *cuda_hop_name(cuda_hop_kernel k);
 err cuda_fast_load(cuda_device *d) MUST_USE;
 /* Launches the work on the matrix units; *done false: the portable body has to do it. */
 err cuda_fast_launch(gpu_queue *q, gpu_kernel k, const void *args, bool *done) MUST_USE;
+
+/* cuda_tile.c: likewise attention. */
+err cuda_tile_load(cuda_device *d) MUST_USE;
+err cuda_tile_attn(gpu_queue *q, const args_attn *a, bool *done) MUST_USE;
 
 #endif

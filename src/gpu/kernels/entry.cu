@@ -12,6 +12,9 @@
 
 #include "gpu/kernels/cuda_few.inc"
 #include "gpu/kernels/cuda_gemm.inc"
+#include "gpu/kernels/cuda_tile.inc"
+
+#include "gpu/kernels/cuda_attn.inc"
 
 #define ENTRY(name, args, n_threads)                                                                          \
     extern "C" __global__ void __launch_bounds__(n_threads) name(const __grid_constant__ args a) {      \
