@@ -83,6 +83,7 @@ err engine_open_store(fm_engine *e, const fm_options *o, size_t cache_bytes) {
     if (!e->weights.experts.n_layers) return err_none();
     expert_store_options s = {.cache_bytes = cache_bytes,
                               .budget = &e->budget,
+                              .pool = e->pool,
                               .io_threads = o->io_threads,
                               .io_state = o->io_state};
     if (o->mirror_dir) {

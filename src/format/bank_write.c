@@ -9,10 +9,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "base/os.h"
-#include "format/bank.h"
+#include "base/sum.h"
 #include "format/bank_impl.h"
 
 bool bank_path(char out[BANK_PATH_MAX], const char *dir, int layer) {
@@ -112,7 +111,7 @@ err bank_writer_open(bank_writer *w, const char *dir, int layer, int records, si
 void bank_writer_sum(bank_writer *w, int first, int n, const void *bytes) {
     for (int i = 0; i < n; i++) {
         const uint8_t *record = (const uint8_t *)bytes + (size_t)i * w->record_bytes;
-        w->hashes[first + i] = XXH3_64bits(record, w->record_bytes);
+        w->hashes[first + i] = sum_bytes(record, w->record_bytes);
     }
 }
 
@@ -139,7 +138,7 @@ err bank_writer_end(bank_writer *w) {
     bank_put_u64(trailer + 8, (uint64_t)w->records);
     bank_put_u64(trailer + 16, w->record_bytes);
     for (size_t i = 0; i < n; i++) bank_put_u64(trailer + 24 + 8 * i, w->hashes[i]);
-    bank_put_u64(trailer + bytes - 8, XXH3_64bits(trailer, bytes - 8));
+    bank_put_u64(trailer + bytes - 8, sum_bytes(trailer, bytes - 8));
     set_direct(w->fd, false);
     err e = bank_write_at(w->fd, w->partial, trailer, bytes,
                           (int64_t)w->records * (int64_t)w->record_bytes);

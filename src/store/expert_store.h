@@ -22,6 +22,7 @@
 
 #include "base/budget.h"
 #include "base/err.h"
+#include "base/pool.h"
 #include "io/io.h"
 
 #define EXPERT_PARTS_MAX 9
@@ -53,6 +54,8 @@ typedef struct expert_store_options {
     size_t cache_bytes; /* arena for slots, at least expert_store_floor(); taken from the budget's
                            cache part */
     budget *budget;     /* borrowed */
+    pool *pool;         /* takes checksums beside the engine thread, whose pool it is; NULL: the
+                           engine thread alone. Borrowed */
     int io_threads;     /* 0: a good default */
     io_backend
         backend;  /* IO_AUTO: buffered when all experts fit comfortably, else the faster direct */

@@ -65,6 +65,7 @@ struct expert_store {
     io *io;         /* owned */
     bool direct;
     uint32_t block;
+    pool *pool; /* borrowed; may be NULL */
     int n_slots, n_keys;
     size_t slot_bytes;
     uint32_t align; /* of an expert in its slot: see record.h */

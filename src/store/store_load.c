@@ -2,9 +2,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/bits.h"
+#include "base/sum.h"
 #include "store/store_impl.h"
 
 static const expert_part *parts_of(const expert_store *s, int key) {
@@ -20,6 +20,8 @@ static void record_of(const expert_store *s, int key, record *out) {
     record_make(parts_of(s, key), s->map.n_parts, s->align, out);
     if (s->map.hashes) out->runs[0].bytes = s->map.record_bytes[key / s->map.n_experts];
 }
+
+#define CHECKED_AT_ONCE 64 /* records */
 
 /* ---- slots and queues ---- */
 
@@ -95,7 +97,7 @@ void store_guess(expert_store *s, slot *x) {
 static bool is_damaged(const expert_store *s, const slot *x) {
     if (!s->map.hashes || x->failure.error) return false;
     size_t bytes = s->map.record_bytes[x->key / s->map.n_experts];
-    return XXH3_64bits(slot_data(s, x), bytes) != s->map.hashes[x->key];
+    return sum_bytes(slot_data(s, x), bytes) != s->map.hashes[x->key];
 }
 
 /* Everything of x again; false when that was tried often enough, and x has failed. */
@@ -253,16 +255,35 @@ void store_collect(expert_store *s) {
     if (s->n_arrived == 0) collect(s, false);
 }
 
-/* Checksums are taken one by one, and the disk looked after in between: it must not stand still
- * for them. */
+typedef struct checking {
+    const expert_store *s;
+    bool damaged[CHECKED_AT_ONCE]; /* of the first arrived */
+} checking;
+
+static void check_one(void *ctx, int task, int worker) {
+    (void)worker;
+    checking *k = ctx;
+    k->damaged[task] = is_damaged(k->s, &k->s->slots[k->s->arrived[task]]);
+}
+
+/* Checksums are taken by all threads, a record for each, and the disk looked after in between: it
+ * must not stand still for them. */
 static bool take_arrived(expert_store *s) {
     bool any = s->n_arrived > 0;
+    int at_once = s->pool ? int_min(pool_threads(s->pool), CHECKED_AT_ONCE) : 1;
     while (s->n_arrived > 0) {
         collect(s, false);
-        slot *x = &s->slots[s->arrived[0]];
-        s->n_arrived--;
-        memmove(s->arrived, s->arrived + 1, (size_t)s->n_arrived * sizeof *s->arrived);
-        loaded(s, x, is_damaged(s, x));
+        checking k = {.s = s};
+        int n = int_min(s->n_arrived, at_once);
+        if (n > 1 && s->map.hashes)
+            pool_run(s->pool, check_one, &k, n);
+        else
+            for (int i = 0; i < n; i++) check_one(&k, i, 0);
+        int32_t checked[CHECKED_AT_ONCE];
+        memcpy(checked, s->arrived, (size_t)n * sizeof *checked);
+        s->n_arrived -= n;
+        memmove(s->arrived, s->arrived + n, (size_t)s->n_arrived * sizeof *s->arrived);
+        for (int i = 0; i < n; i++) loaded(s, &s->slots[checked[i]], k.damaged[i]);
     }
     return any;
 }

@@ -8,7 +8,11 @@
 #include "io/io_bench.h"
 #include "store/store_impl.h"
 
+/* Reading threads share a record in pieces, and so do two drives. io_uring leaves the cutting to
+ * the kernel: a piece costs some disks as much as 160 KB (docs/MEASURED.md, "A disk that answers in
+ * batches"). */
 #define BLOCK_DEFAULT (1u << 20)
+#define BLOCK_WHOLE   (16u << 20)
 #define DEPTH_DEFAULT 64
 #define KEYS_MAX      (1 << 24) /* layers x experts; the largest published models have 30,000 */
 #define HUGE_FROM     ((size_t)16 << 20) /* arenas from here on ask for huge pages */
@@ -169,6 +173,13 @@ static void lay_out(expert_store *s) {
     arena_freeze(&s->memory);
 }
 
+static uint32_t block_for(const expert_store *s, const expert_store_options *options) {
+    uint32_t block = options->io_block;
+    if (!block)
+        block = io_engine(s->io) == IO_URING && io_drives(s->io) == 1 ? BLOCK_WHOLE : BLOCK_DEFAULT;
+    return (uint32_t)round_up(size_min(block, INT32_MAX / 2), IO_ALIGN);
+}
+
 static err open_all(expert_store *s, const expert_store_options *options) {
     TRY(check_map(&s->map, NULL));
     s->n_keys = (int)store_key_count(&s->map);
@@ -181,14 +192,14 @@ static err open_all(expert_store *s, const expert_store_options *options) {
     }
     s->n_slots = (int)n;
     s->align = s->n_slots == s->n_keys ? RECORD_ALIGN_MOST : RECORD_ALIGN_LEAST;
-    uint32_t block = options->io_block ? options->io_block : BLOCK_DEFAULT;
-    s->block = (uint32_t)round_up(size_min(block, INT32_MAX / 2), IO_ALIGN);
     size_t bytes = arena_bytes(&s->map, n, s->slot_bytes);
     TRY(arena_open(&s->memory, options->budget, BUDGET_CACHE, bytes, bytes >= HUGE_FROM));
     s->base = arena_alloc(&s->memory, n * s->slot_bytes, IO_ALIGN);
     assert(s->base);
     TRY(open_files(s, options));
     s->direct = io_backend_direct(io_engine(s->io));
+    s->block = block_for(s, options);
+    s->pool = options->pool;
     TRY(check_map(&s->map, s->io));
     lay_out(s);
     return err_none();

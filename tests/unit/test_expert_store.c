@@ -89,6 +89,36 @@ static void test_every_byte(void **state) {
     }
 }
 
+/* Where every expert stays, its weights begin at a cache line: also those that lie off the lines in
+ * their file, and however they are read. */
+static void test_lines(void **state) {
+    (void)state;
+    static const world_shape stacked = {
+        .n_layers = 2, .n_experts = 12, .n_parts = 9, .part_bytes = 16 * 404};
+    world w;
+    world_open(&w, scratch_dir(), &stacked);
+    int n_keys = stacked.n_layers * stacked.n_experts, off = 0;
+    for (int e = 0; e < ENGINES; e++) {
+        expert_store *s;
+        if (!open_store(&w, engines[e], n_keys, NULL, &s)) continue;
+        for (int key = 0; key < n_keys; key++) {
+            int layer = key / stacked.n_experts, id = key % stacked.n_experts;
+            expert_view view;
+            assert_ok(expert_store_request(s, layer, &id, 1));
+            assert_ok(expert_store_wait(s, layer, id, &view));
+            check_view(&w, layer, id, &view);
+            for (int p = 0; p < stacked.n_parts; p++) {
+                off += world_parts(&w, layer, id)[p].offset % 64 != 0;
+                assert_int_equal((uintptr_t)view.part[p] % 64, 0);
+            }
+            expert_store_release(s, layer, id);
+        }
+        expert_store_close(s);
+    }
+    assert_true(off > n_keys); /* else nothing was moved */
+    world_close(&w);
+}
+
 /* ---- the twin ---- */
 
 #define TWIN_KEYS    64
@@ -575,6 +605,7 @@ static void test_truncated_later(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_every_byte, scratch_open, scratch_close),
+        cmocka_unit_test_setup_teardown(test_lines, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_twin, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_replay, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_released_early, scratch_open, scratch_close),

@@ -27,6 +27,7 @@ static const world_shape shape = {
 typedef struct bed {
     world w;
     expert_store *s;
+    pool *pool;
     uint64_t hashes[LAYERS * EXPERTS];
     uint32_t record_bytes[LAYERS];
     char second[WORLD_FILES][SCRATCH_PATH];
@@ -62,13 +63,16 @@ static void start(bed *b) {
 
 /* False, with all closed, where this machine lacks the engine. */
 static bool bed_open(bed *b, io_backend backend, bool mirrored) {
+    assert_ok(pool_open(3, &b->pool));
     expert_store_options o = {.cache_bytes = expert_store_floor(&b->w.map, 6),
                               .budget = &b->w.budget,
+                              .pool = b->pool,
                               .backend = backend,
                               .io_block = 4096,
                               .mirrors = mirrored ? b->mirrors : NULL};
     err e = expert_store_open(&b->w.map, &o, &b->s);
     if (e.code == ERR_UNSUPPORTED && backend == IO_URING) {
+        pool_close(b->pool);
         world_close(&b->w);
         return false;
     }
@@ -80,6 +84,7 @@ static void bed_close(bed *b) {
     const char *wrong = expert_store_check(b->s);
     if (wrong) fail_msg("invariant: %s", wrong);
     expert_store_close(b->s);
+    pool_close(b->pool);
     world_close(&b->w);
 }
 
