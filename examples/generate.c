@@ -19,7 +19,7 @@ static fm_error go_on(fm_engine *engine, fm_session *session, int n) {
     fm_error e = fm_sampler_open(engine, &params, &sampler);
     while (!e.code && n-- > 0) {
         int32_t id;
-        e = fm_sampler_pick(sampler, fm_session_logits(session), NULL, &id);
+        e = fm_session_pick(session, sampler, NULL, &id);
         if (e.code || fm_is_stop(engine, id)) break;
         size_t length;
         const char *bytes = fm_token_bytes(engine, id, &length);

@@ -19,7 +19,7 @@
  *     fm_sampler_open(engine, &params, &sampler);
  *     for (;;) {
  *         int32_t id;
- *         fm_sampler_pick(sampler, fm_session_logits(session), NULL, &id);
+ *         fm_session_pick(session, sampler, NULL, &id);
  *         if (fm_is_stop(engine, id)) break;
  *         ... fm_token_bytes(engine, id, &length) ...
  *         fm_session_step(session, id);
@@ -259,7 +259,8 @@ FM_API fm_error fm_step(fm_engine *e, const fm_item *items, int n);
  * when the pieces end at multiples of 64 (counted from the session's first token). */
 FM_API int fm_rows_max(const fm_engine *e);
 
-/* [vocab] floats, owned by the session until its next sync or step; NULL before the first. */
+/* [vocab] floats, owned by the session until its next sync or step; NULL before the first, or when
+ * a graphics card is lost that they would have to be read from. Cost: on a card that copy. */
 FM_API const float *fm_session_logits(const fm_session *s);
 FM_API size_t fm_session_length(const fm_session *s);
 FM_API const int32_t *fm_session_tokens(const fm_session *s);
@@ -394,6 +395,11 @@ FM_API void fm_sampler_close(fm_sampler *s);
  * set of ids (64 a word), or NULL for all: constrained decoding. FM_ERR_ARG when nothing is
  * allowed, FM_ERR_CORRUPT for a NaN logit. */
 FM_API fm_error fm_sampler_pick(fm_sampler *s, const float *logits, const uint64_t *allowed,
+                                int32_t *out);
+/* The same token from the session's logits, FM_ERR_ARG when there are none. On a graphics card the
+ * logits need not be read for it: greedy, and top_k up to 128, with or without penalties and masks,
+ * as far as the card's 128 highest decide. */
+FM_API fm_error fm_session_pick(fm_session *s, fm_sampler *sampler, const uint64_t *allowed,
                                 int32_t *out);
 /* Tells a token that was not picked here. */
 FM_API void fm_sampler_accept(fm_sampler *s, int32_t id);

@@ -102,7 +102,7 @@ static fm_error generate(fm_engine *e, recorder *r) {
     for (r->token = 0; r->token < r->tokens && !error.code; r->token++) {
         r->slot = r->last_layer = -1;
         error = fm_session_step(s, id);
-        if (!error.code) error = fm_sampler_pick(sampler, fm_session_logits(s), NULL, &id);
+        if (!error.code) error = fm_session_pick(s, sampler, NULL, &id);
     }
     fm_sampler_close(sampler);
     return error;

@@ -43,7 +43,7 @@ static int streams_open(bench *b, streams *s) {
 }
 
 static fm_error pick(streams *s, int i) {
-    return fm_sampler_pick(s->sampler, fm_session_logits(s->session[i]), NULL, &s->next[i]);
+    return fm_session_pick(s->session[i], s->sampler, NULL, &s->next[i]);
 }
 
 /* n prompts, the same ones for every n. */

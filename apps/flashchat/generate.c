@@ -64,7 +64,7 @@ static fm_error write_token(writer *w, int32_t id) {
 /* Tests decide what is said; the model computes all the same. */
 static fm_error pick(const writer *w, int32_t *id) {
     const generation *g = w->g;
-    fm_error e = fm_sampler_pick(g->sampler, fm_session_logits(g->session), NULL, id);
+    fm_error e = fm_session_pick(g->session, g->sampler, NULL, id);
     if (e.code || !g->script) return e;
     while (g->hold && g->n == w->script.count / 2 && access(g->hold, F_OK) && !interrupted())
         usleep(10000);
@@ -81,7 +81,7 @@ static fm_error read_script(writer *w) {
 #else
 
 static fm_error pick(const writer *w, int32_t *id) {
-    return fm_sampler_pick(w->g->sampler, fm_session_logits(w->g->session), NULL, id);
+    return fm_session_pick(w->g->session, w->g->sampler, NULL, id);
 }
 
 static fm_error read_script(writer *w) {

@@ -243,7 +243,7 @@ static fm_error decode(const infer_args *a, fm_engine *e, fm_session *s, fm_samp
     fm_model_get(e, &m);
     for (int n = 0; n < a->tokens; n++) {
         int32_t id;
-        error = fm_sampler_pick(sampler, fm_session_logits(s), NULL, &id);
+        error = fm_session_pick(s, sampler, NULL, &id);
         if (error.code) break;
         if (!a->ignore_stop && fm_is_stop(e, id)) break;
         print_token(&p, id);

@@ -127,7 +127,8 @@ struct fm_session {
     arena memory;    /* tokens, logits, snapshots */
     int32_t *tokens; /* [context] */
     int length;      /* of the timeline that state stands for */
-    float *logits;   /* [vocab] */
+    float *logits;   /* [vocab]; read with fm_session_logits: they may lie on a card */
+    top_logits top;  /* the highest of them; n 0: only logits are there */
     bool has_logits; /* they are those after tokens[length - 1] */
     int n_snapshots;
     snapshot *snapshots; /* [n_snapshots], owned; 0 of them is the guard of the running chunk */

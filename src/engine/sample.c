@@ -189,13 +189,16 @@ static err copy_checked(fm_sampler *s, const float *logits) {
     return err_none();
 }
 
+static float penalized(const fm_sampler *s, int32_t id, float l) {
+    l = l > 0 ? l / s->p.repetition_penalty : l * s->p.repetition_penalty;
+    l = l - s->p.presence_penalty;
+    return l - s->p.frequency_penalty * (float)s->count[id];
+}
+
 static void penalize(fm_sampler *s) {
     for (int k = 0; k < s->n_generated; k++) {
         int32_t id = s->generated[k];
-        float l = s->work[id];
-        l = l > 0 ? l / s->p.repetition_penalty : l * s->p.repetition_penalty;
-        l = l - s->p.presence_penalty;
-        s->work[id] = l - s->p.frequency_penalty * (float)s->count[id];
+        s->work[id] = penalized(s, id, s->work[id]);
     }
 }
 
@@ -307,9 +310,8 @@ static int keep(fm_sampler *s, int n, uint64_t line, float lightest) {
     return m;
 }
 
-static int32_t draw(fm_sampler *s, float highest) {
-    uint64_t line = s->n_max < s->vocab ? top_k_line(s, s->n_max) : 0;
-    int n = gather(s, line, highest);
+/* Among the n in ids, which weigh `weight`; `first` is the highest of them. */
+static int32_t draw(fm_sampler *s, int n, float highest, int32_t first) {
     if (s->p.top_p < 1) n = keep(s, n, top_p_line(s, n, highest), 0);
     if (s->p.min_p > 0) n = keep(s, n, 0, s->p.min_p);
     double at = rng_unit(&s->random) * total_weight(s->weight, n), sum = 0;
@@ -317,7 +319,7 @@ static int32_t draw(fm_sampler *s, float highest) {
         sum += (double)s->weight[i];
         if (at < sum) return s->ids[i];
     }
-    return first_with(s->work, highest); /* only when penalties made it infinite */
+    return first; /* only when penalties made it infinite */
 }
 
 static void remember(fm_sampler *s, int32_t id) {
@@ -338,13 +340,93 @@ err sampler_pick(fm_sampler *s, const float *logits, const uint64_t *allowed, in
     if (highest == -INFINITY) {
         *out = lowest;
     } else if (s->p.temperature > 0) {
-        *out = draw(s, highest);
+        uint64_t line = s->n_max < s->vocab ? top_k_line(s, s->n_max) : 0;
+        int n = gather(s, line, highest);
+        *out = draw(s, n, highest, first_with(s->work, highest));
     } else {
         *out = first_with(s->work, highest);
     }
     s->picked = true;
     remember(s, *out);
     return err_none();
+}
+
+/* ---- from the highest logits alone -------------------------------------- */
+
+static bool allows(const uint64_t *allowed, int32_t id) {
+    return allowed[id / 64] >> (id % 64) & 1;
+}
+
+/* The keys of those that are allowed, after penalties, in order. */
+static int candidates(fm_sampler *s, const top_logits *top, const uint64_t *allowed,
+                      uint64_t *key) {
+    int n = 0;
+    for (int i = 0; i < top->n; i++) {
+        int32_t id = top->id[i];
+        if (allowed && !allows(allowed, id)) continue;
+        s->work[id] = top->value[i];
+        if (s->n_generated && s->count[id]) s->work[id] = penalized(s, id, top->value[i]);
+        uint64_t k = key_of(s->work[id], id);
+        int at = n++;
+        for (; at > 0 && key[at - 1] < k; at--) key[at] = key[at - 1];
+        key[at] = k;
+    }
+    return n;
+}
+
+/* Whether the n candidates are all tokens that are allowed. */
+static bool complete(const fm_sampler *s, const top_logits *top, const uint64_t *allowed, int n) {
+    if (top->n == s->vocab) return true;
+    int64_t in_all = 0;
+    for (int w = 0; allowed && w * 64 < s->vocab && in_all <= n; w++) {
+        int left = s->vocab - w * 64;
+        uint64_t word = left < 64 ? allowed[w] & ((1ull << left) - 1) : allowed[w];
+        in_all += __builtin_popcountll(word);
+    }
+    return allowed && in_all == n;
+}
+
+/* How many of the n candidates surely come before every token that is not among them. Those outside
+ * were below the last one of `top`, and are still if penalties only lower. */
+static int sure_ones(const fm_sampler *s, const top_logits *top, const uint64_t *key, int n) {
+    const fm_sampling *p = &s->p;
+    bool lowers =
+        p->repetition_penalty >= 1 && p->presence_penalty >= 0 && p->frequency_penalty >= 0;
+    if (s->n_generated && !lowers) return 0;
+    uint64_t line = key_of(top->value[top->n - 1], top->id[top->n - 1]);
+    int sure = 0;
+    while (sure < n && key[sure] >= line) sure++;
+    return sure;
+}
+
+/* ids ascending, and their weights. */
+static void take(fm_sampler *s, const uint64_t *key, int n, float highest) {
+    for (int i = 0; i < n; i++) {
+        int32_t id = key_id(key[i]);
+        int at = i;
+        for (; at > 0 && s->ids[at - 1] > id; at--) s->ids[at] = s->ids[at - 1];
+        s->ids[at] = id;
+    }
+    for (int i = 0; i < n; i++) s->weight[i] = weight_at(s, s->ids[i], highest);
+}
+
+bool sampler_pick_top(fm_sampler *s, const top_logits *top, const uint64_t *allowed, int32_t *out) {
+    uint64_t key[TOP_LOGITS];
+    bool draws = s->p.temperature > 0;
+    int wanted = draws ? s->n_max : 1;
+    *out = 0;
+    int n = candidates(s, top, allowed, key);
+    if (!n) return false;
+    if (sure_ones(s, top, key, n) < wanted && !complete(s, top, allowed, n)) return false;
+    int32_t first = key_id(key[0]);
+    float highest = s->work[first];
+    if (isinf(highest)) return false;
+    n = int_min(n, wanted);
+    if (draws) take(s, key, n, highest);
+    *out = draws ? draw(s, n, highest, first) : first;
+    s->picked = true;
+    remember(s, *out);
+    return true;
 }
 
 /* ---- the public face ---------------------------------------------------- */

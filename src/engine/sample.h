@@ -22,6 +22,7 @@
 
 #include "base/err.h"
 #include "flashmoe.h"
+#include "model/ops.h"
 
 /* vocab >= 1. ERR_ARG names the field of *p that is out of range; ERR_NOMEM. Memory: up to 28 bytes
  * a vocabulary entry, less when greedy, without penalties or with top_k. */
@@ -33,5 +34,10 @@ err sampler_open(int vocab, const fm_sampling *p, fm_sampler **out) MUST_USE;
  * (docs/MEASURED.md, "sampling"). */
 err sampler_pick(fm_sampler *s, const float *logits, const uint64_t *allowed,
                  int32_t *out) MUST_USE;
+/* The same token (and the same random numbers used) from the highest logits alone. False: they
+ * do not decide it, nothing has changed, use sampler_pick. They decide when the k tokens that
+ * steps 1 to 4 leave are all among them: penalties that raise a logit, no top_k, or a mask that
+ * allows few of them, do not. */
+bool sampler_pick_top(fm_sampler *s, const top_logits *top, const uint64_t *allowed, int32_t *out);
 
 #endif

@@ -493,19 +493,26 @@ static void logprobs(const sched *s, const sched_job *j, const float *x, sched_t
     t->logprob = lp > none ? lp : none;
 }
 
-static err pick(sched *s, sched_job *j, const float *x, int32_t *id) {
-    if (j->n_bias) {
-        memcpy(s->scratch, x, (size_t)s->m.vocab * sizeof *x);
-        for (int i = 0; i < j->n_bias; i++) s->scratch[j->bias[i].id] += j->bias[i].bias;
-        x = s->scratch;
-    }
+/* With a bias the logits are others than the session's. */
+static err pick_with(sched *s, slot *t, void *sampler, const uint64_t *allowed, int32_t *id) {
+    const sched_job *j = t->job;
+    if (!j->n_bias) return s->m.session_pick(t->session, sampler, allowed, id);
+    const float *x = s->m.logits(s->m.ctx, t->session);
+    if (!x) return err_make(ERR_IO, "the logits cannot be read");
+    memcpy(s->scratch, x, (size_t)s->m.vocab * sizeof *x);
+    for (int i = 0; i < j->n_bias; i++) s->scratch[j->bias[i].id] += j->bias[i].bias;
+    return s->m.sampler_pick(sampler, s->scratch, allowed, id);
+}
+
+static err pick(sched *s, slot *t, int32_t *id) {
+    sched_job *j = t->job;
     bool all = true, greedy = false;
     if (j->constraint.ctx) TRY(j->constraint.mask(j->constraint.ctx, s->allowed, &all, &greedy));
     if (greedy && !j->greedy) {
         fm_sampling p = {.top_p = 1, .repetition_penalty = 1, .seed = 1};
         TRY(s->m.sampler_open(s->m.ctx, &p, &j->greedy));
     }
-    TRY(s->m.sampler_pick(greedy ? j->greedy : j->sampler, x, all ? NULL : s->allowed, id));
+    TRY(pick_with(s, t, greedy ? j->greedy : j->sampler, all ? NULL : s->allowed, id));
     if (greedy) s->m.sampler_accept(j->sampler, *id);
     return err_none();
 }
@@ -521,7 +528,7 @@ static err next_token(sched *s, slot *t, int32_t *id, bool *over) {
         *over = true;
         return err_none();
     } else {
-        TRY(pick(s, j, s->m.logits(s->m.ctx, t->session), id));
+        TRY(pick(s, t, id));
     }
     *over = s->m.is_stop(s->m.ctx, *id);
     if (!*over && j->constraint.ctx) TRY(j->constraint.accept(j->constraint.ctx, *id));
@@ -544,7 +551,13 @@ static void speak(sched *s, slot *t) {
     }
     sched_top top[SCHED_TOP_MAX];
     sched_token token = {.id = id, .top = top};
-    if (j->logprobs) logprobs(s, j, s->m.logits(s->m.ctx, t->session), &token);
+    const float *x = j->logprobs ? s->m.logits(s->m.ctx, t->session) : NULL;
+    if (j->logprobs && !x) {
+        e = err_make(ERR_IO, "the logits cannot be read");
+        job_end(s, t, j, SCHED_FAILED, &e);
+        return;
+    }
+    if (x) logprobs(s, j, x, &token);
     j->tokens[j->n_tokens++] = id;
     pthread_mutex_lock(&s->lock);
     s->counters.tokens_made++;

@@ -55,6 +55,8 @@ typedef struct sched_model {
     err (*sampler_open)(void *ctx, const fm_sampling *p, void **out);
     void (*sampler_close)(void *sampler);
     err (*sampler_pick)(void *sampler, const float *logits, const uint64_t *allowed, int32_t *out);
+    /* The same from the session's logits, which need not be read from a card for it. */
+    err (*session_pick)(fm_session *s, void *sampler, const uint64_t *allowed, int32_t *out);
     void (*sampler_accept)(void *sampler, int32_t id);
     void (*stats)(void *ctx, fm_stats *out);
 } sched_model;

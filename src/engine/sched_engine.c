@@ -56,6 +56,10 @@ static err sampler_pick(void *sampler, const float *l, const uint64_t *allowed, 
     return from_fm(fm_sampler_pick(sampler, l, allowed, out));
 }
 
+static err session_pick(fm_session *s, void *sampler, const uint64_t *allowed, int32_t *out) {
+    return from_fm(fm_session_pick(s, sampler, allowed, out));
+}
+
 static void sampler_accept(void *sampler, int32_t id) { fm_sampler_accept(sampler, id); }
 
 static void stats(void *ctx, fm_stats *out) { fm_stats_get(ctx, out); }
@@ -81,6 +85,7 @@ void sched_model_engine(fm_engine *engine, int n_sessions, sched_model *out) {
         .sampler_open = sampler_open,
         .sampler_close = sampler_close,
         .sampler_pick = sampler_pick,
+        .session_pick = session_pick,
         .sampler_accept = sampler_accept,
         .stats = stats,
     };

@@ -13,6 +13,7 @@
 #include "base/bits.h"
 #include "base/os.h"
 #include "engine/engine_impl.h"
+#include "engine/sample.h"
 
 /* Batches with more rows than this can be cancelled between layers; smaller ones before they begin:
  * they are short, and a step that is not half done leaves the timeline as it is. */
@@ -207,8 +208,10 @@ err engine_step(fm_engine *e, const fm_item *items, int n) {
                                .ids = items[i].tokens,
                                .start = s->length,
                                .count = items[i].count,
-                               .logits = s->logits};
+                               .logits = s->logits,
+                               .top = &s->top};
         s->has_logits = false;
+        s->top.n = 0;
     }
     batch b = {.items = list, .n_items = n, .rows = rows};
     uint64_t begin = os_now_ns();
@@ -337,7 +340,26 @@ fm_error fm_session_mark(fm_session *s) {
 
 /* ---- reading ---- */
 
-const float *fm_session_logits(const fm_session *s) { return s->has_logits ? s->logits : NULL; }
+const float *fm_session_logits(const fm_session *s) {
+    ops *o = s->engine->ops;
+    if (!s->has_logits) return NULL;
+    if (o->table->bring && o->table->bring(o, s->state).code) return NULL;
+    return s->logits;
+}
+
+static err session_pick(fm_session *s, fm_sampler *sampler, const uint64_t *allowed, int32_t *id) {
+    *id = 0;
+    if (s->has_logits && s->top.n && sampler_pick_top(sampler, &s->top, allowed, id))
+        return err_none();
+    const float *logits = fm_session_logits(s);
+    if (s->has_logits && !logits) return err_make(ERR_IO, "the logits cannot be read from the GPU");
+    return sampler_pick(sampler, logits, allowed, id);
+}
+
+fm_error fm_session_pick(fm_session *s, fm_sampler *sampler, const uint64_t *allowed, int32_t *id) {
+    return FM_WRAP(session_pick(s, sampler, allowed, id));
+}
+
 size_t fm_session_length(const fm_session *s) { return (size_t)s->length; }
 const int32_t *fm_session_tokens(const fm_session *s) { return s->tokens; }
 

@@ -40,6 +40,7 @@ static err save(const fm_session *s, const blob_parts *p, uint8_t *out) {
                      .length = (uint64_t)s->length,
                      .bytes = p->total};
     uint8_t *at = out + sizeof h;
+    if (s->has_logits && !fm_session_logits(s)) return err_make(ERR_IO, "no logits");
     memcpy(at, s->tokens, p->tokens);
     at += p->tokens;
     memcpy(at, s->logits, p->logits);
@@ -92,6 +93,7 @@ static err restore(fm_session *s, const uint8_t *blob, size_t length) {
     TRY(o->table->recurrent_put(o, s->state, at + p.kv));
     s->length = (int)h.length;
     s->has_logits = h.has_logits != 0;
+    s->top.n = 0;
     return session_remember(s, false);
 }
 

@@ -116,9 +116,10 @@ gpu_shape gpu_shape_of(gpu_kernel k, const void *args) {
     case GPU_combine: return experts_shape(k, args);
     case GPU_swiglu: return shape(over(((const args_swiglu *)args)->n, FLAT_THREADS), 1, 1, 0);
     case GPU_words: return shape(over(((const args_words *)args)->n, FLAT_THREADS), 1, 1, 0);
-    case GPU_penalty:
-        return shape(over(((const args_penalty *)args)->vocab, FLAT_THREADS), 1, 1, 0);
-    case GPU_sample: return shape(((const args_sample *)args)->n, 1, 1, 256 + 8 + 5 * SAMPLE_K_MAX);
+    case GPU_top: {
+        const args_top *a = args;
+        return shape(over(a->n, TOP_SPAN), a->rows, 1, 2 * TOP_SPAN);
+    }
     default: return shape(0, 0, 0, 0);
     }
 }

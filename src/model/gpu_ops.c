@@ -1,5 +1,6 @@
 /* gpu_ops.c: the GPU implementation's object: device memory, sessions, the step from rows to
- * logits. The blocks of a layer are in gpu_layers.c and gpu_moe.c, expert slots in gpu_tier.c.
+ * logits. The blocks of a layer are in gpu_layers.c and gpu_moe.c, the end of a step in gpu_head.c,
+ * expert slots in gpu_tier.c.
  *
  * A step of one token a session, all experts resident, is recorded as a graph at the first time and
  * replayed from then on. All that differs between two steps of the same shape lies in the step's
@@ -87,6 +88,7 @@ static graph_entry *entry_of(gpu_ops *o, const batch *b) {
 static err begin(ops *face, const batch *b) {
     gpu_ops *o = gpu_of(face);
     assert(b->rows >= 1 && b->rows <= o->o.rows_max && b->n_items <= o->o.sessions);
+    TRY(gpu_head_begin(o, b));
     fill_step(o, b);
     o->splits = splits_for(o, b);
     o->mode = STEP_DIRECT;
@@ -113,41 +115,6 @@ static err begin(ops *face, const batch *b) {
     return gpu_do(o, GPU_embed, &a);
 }
 
-/* tmp or x: the last rows of the items whose logits are wanted, one after the other. */
-static err last_rows(gpu_ops *o, const batch *b, gpu_addr *out, int *n) {
-    size_t row = (size_t)o->c->hidden * sizeof(float);
-    int at = 0;
-    *n = 0;
-    for (int i = 0; i < b->n_items; i++) *n += b->items[i].logits != NULL;
-    *out = o->x;
-    if (*n == b->rows) return err_none();
-    *out = o->tmp;
-    int to = 0;
-    for (int i = 0; i < b->n_items; i++) {
-        at += b->items[i].count;
-        if (!b->items[i].logits) continue;
-        TRY(gpu_copy(o->compute, o->tmp + (gpu_addr)to++ * row, o->x + (gpu_addr)(at - 1) * row,
-                     row));
-    }
-    return err_none();
-}
-
-static err launch_head(gpu_ops *o, const batch *b) {
-    gpu_addr rows;
-    int n;
-    TRY(last_rows(o, b, &rows, &n));
-    if (!n) return err_none();
-    TRY(gpu_norm(o, o->h, rows, o->o.weights->final_norm, n));
-    args_matvec a = {.m = {gpu_mat_of(o, &o->o.weights->head)},
-                     .y = {o->logits},
-                     .x = o->h,
-                     .y_stride = {o->c->vocab},
-                     .n = n,
-                     .x_stride = o->c->hidden,
-                     .n_mats = 1};
-    return gpu_multiply(o, &a);
-}
-
 static err end_record(gpu_ops *o, err so_far) {
     gpu_graph *graph;
     o->mode = STEP_DIRECT;
@@ -160,46 +127,17 @@ static err end_record(gpu_ops *o, err so_far) {
     return gpu_graph_run(o->compute, graph);
 }
 
-/* Copies n numbers; whether all are finite. One pass, and one that vectorises: a sum of floats
- * would wait for itself at every number. */
-static bool copy_finite(float *restrict to, const float *restrict from, int n) {
-    uint32_t bad = 0;
-    for (int i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &from[i], sizeof bits);
-        memcpy(&to[i], &bits, sizeof bits);
-        bad |= (bits & 0x7f800000u) == 0x7f800000u;
-    }
-    return !bad;
-}
-
-static err read_logits(gpu_ops *o, const batch *b) {
-    size_t vocab = (size_t)o->c->vocab, n = 0;
-    for (int i = 0; i < b->n_items; i++) n += b->items[i].logits != NULL;
-    TRY(gpu_copy_out(o->compute, o->logits_host, o->logits, n * vocab * sizeof(float)));
-    TRY(gpu_queue_wait(o->compute));
-    n = 0;
-    for (int i = 0; i < b->n_items; i++) {
-        if (!b->items[i].logits) continue;
-        const float *from = o->logits_host + n++ * vocab;
-        if (!copy_finite(b->items[i].logits, from, o->c->vocab))
-            return err_make(ERR_CORRUPT,
-                            "the result on the GPU is not a finite number: weights are damaged");
-    }
-    return err_none();
-}
-
 static err head(ops *face, const batch *b) {
     gpu_ops *o = gpu_of(face);
     if (o->mode == STEP_REPLAY) {
         o->mode = STEP_DIRECT;
         o->stats.graph_steps++;
         TRY(gpu_graph_run(o->compute, o->entry->graph));
-        return read_logits(o, b);
+        return gpu_head_finish(o, b);
     }
-    err e = launch_head(o, b);
+    err e = gpu_head_launch(o, b);
     if (o->mode == STEP_RECORD) e = end_record(o, e);
-    if (!e.code) e = read_logits(o, b);
+    if (!e.code) e = gpu_head_finish(o, b);
     bool missed = o->stats.requests - o->stats.hits != o->step_misses;
     if (o->unified && !e.code && b->rows == 1 && missed)
         gpu_trial_end(&o->trial, &o->ahead, os_now_ns() - o->step_began);
@@ -227,12 +165,14 @@ static gpu_addr recurrent_of(const gpu_ops *o, const ops_state *s) {
 static void state_close(ops *face, ops_state *s) {
     gpu_state *state = (gpu_state *)(void *)s;
     if (!state) return;
+    gpu_head_forget(gpu_of(face), state);
     gpu_of(face)->slot_used[state->slot] = false;
     free(state);
 }
 
 static void state_reset(ops *face, ops_state *s) {
     gpu_ops *o = gpu_of(face);
+    gpu_head_forget(o, (gpu_state *)(void *)s);
     err ignored = gpu_fill(o->compute, recurrent_of(o, s), 0, o->recurrent_slot);
     (void)ignored; /* the next step on a lost device fails too */
 }
@@ -338,6 +278,7 @@ static const ops_table table = {
     .moe = gpu_moe,
     .mlp = mlp,
     .head = head,
+    .bring = gpu_head_bring,
     .abandon = abandon,
 };
 
@@ -405,7 +346,7 @@ static void cut_all(gpu_ops *o, gpu_cutter *s) {
     o->decay = gpu_cut(s, gates * F);
     o->beta = gpu_cut(s, gates * F);
     cut_experts(o, s, F);
-    o->logits = gpu_cut(s, sessions * (size_t)c->vocab * F);
+    gpu_head_cut(o, s);
     o->cosines = gpu_cut(s, (size_t)o->o.context * half * F);
     o->sines = gpu_cut(s, (size_t)o->o.context * half * F);
     o->segments_at = 0;
@@ -427,6 +368,7 @@ static void view_in_place(gpu_ops *o) {
     o->gates_host = (float *)(void *)(base + o->gates);
     o->passes_host = base + o->passes;
     o->logits_host = (float *)(void *)(base + o->logits);
+    o->top_host = (uint64_t *)(void *)(base + gpu_head_top(o));
     memset(o->step_host, 0, o->step_bytes);
 }
 
@@ -437,6 +379,7 @@ static size_t cut_pinned(gpu_ops *o, uint8_t *base) {
     size_t step = gpu_cut(&s, o->step_bytes), ids = gpu_cut(&s, pairs * sizeof(int));
     size_t gates = gpu_cut(&s, pairs * sizeof(float)), passes = gpu_cut(&s, o->passes_bytes);
     size_t logits = gpu_cut(&s, (size_t)o->o.sessions * (size_t)o->c->vocab * sizeof(float));
+    size_t top = gpu_cut(&s, (size_t)o->o.sessions * TOP_KEEP * sizeof(uint64_t));
     size_t look = gpu_cut(&s, ((size_t)o->o.experts_per_token + 1) * sizeof(int));
     if (!base) return s.used;
     memset(base, 0, s.used);
@@ -448,6 +391,7 @@ static size_t cut_pinned(gpu_ops *o, uint8_t *base) {
     o->gates_host = (float *)(void *)(base + gates);
     o->passes_host = base + passes;
     o->logits_host = (float *)(void *)(base + logits);
+    o->top_host = (uint64_t *)(void *)(base + top);
     o->look_host = (int *)(void *)(base + look);
     return s.used;
 }

@@ -106,6 +106,12 @@ typedef struct gpu_step {
 
 typedef enum step_mode { STEP_DIRECT, STEP_RECORD, STEP_REPLAY } step_mode;
 
+typedef struct gpu_state {
+    int slot;
+    int row;       /* of the card's logits, while they lie only there: */
+    float *logits; /* borrowed: where they go, else NULL */
+} gpu_state;
+
 typedef struct graph_entry {
     int n, splits;
     uint64_t used;
@@ -157,6 +163,7 @@ struct gpu_ops {
     size_t kv_row, kv_layer, kv_slot; /* bytes of a position, of K or V of a layer, of a session */
     size_t recurrent_slot;            /* bytes */
     bool slot_used[BATCH_ITEMS_MAX];
+    gpu_state *left[BATCH_ITEMS_MAX]; /* borrowed; by row: whose logits lie only on the card */
 
     /* activations; N = rows_max */
     gpu_addr x, h, tmp;             /* [N, hidden] */
@@ -168,6 +175,7 @@ struct gpu_ops {
     gpu_addr order, active, n_active, passes; /* [N * k], [experts], 1, the host's plan */
     gpu_addr mid, outs, gate_mid, up_mid;     /* [N * k, inner], [N * k, hidden], [N, inner] x 2 */
     gpu_addr logits;                          /* [sessions, vocab] */
+    gpu_addr top[2];                          /* keys of the highest, taken in turn */
     gpu_addr look_x, look_p, look_ids;        /* [hidden], [experts], [k] x 2 */
     gpu_addr cosines, sines;                  /* [context, dims / 2] */
     gpu_addr step_addr;
@@ -181,6 +189,7 @@ struct gpu_ops {
     uint8_t *passes_host;
     int *look_host;     /* [k]; -1: not there yet */
     float *logits_host; /* [sessions, vocab] */
+    uint64_t *top_host; /* [sessions, TOP_KEEP] */
     size_t rows_at, segments_at, ids_at;
 
     gpu_use *uses; /* [experts], owned */
@@ -194,10 +203,6 @@ struct gpu_ops {
     graph_entry *entry; /* of this step */
     uint64_t clock;
 };
-
-typedef struct gpu_state {
-    int slot;
-} gpu_state;
 
 static inline gpu_ops *gpu_of(ops *o) { return (gpu_ops *)(void *)o; }
 
@@ -223,6 +228,15 @@ err gpu_clock(gpu_ops *o, uint64_t *since, uint64_t *clock) MUST_USE;
     ((o)->clocks ? gpu_clock(o, since, &(o)->clocks[layer].what) : err_none())
 /* expert_store_wait, with the time it took on the layer's clock. */
 err gpu_store_wait(const gpu_moe_job *j, int id, expert_view *view) MUST_USE;
+
+/* gpu_head.c: from the last rows to the highest logits; what a finished step left on the card. */
+err gpu_head_begin(gpu_ops *o, const batch *b) MUST_USE;
+err gpu_head_launch(gpu_ops *o, const batch *b) MUST_USE;
+err gpu_head_finish(gpu_ops *o, const batch *b) MUST_USE; /* waits */
+err gpu_head_bring(ops *face, ops_state *s) MUST_USE;
+void gpu_head_forget(gpu_ops *o, gpu_state *s);
+void gpu_head_cut(gpu_ops *o, gpu_cutter *s);
+gpu_addr gpu_head_top(const gpu_ops *o); /* where the last launch leaves the keys */
 
 /* gpu_layers.c */
 gpu_mat gpu_mat_of(const gpu_ops *o, const qmat *m);

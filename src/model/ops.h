@@ -24,12 +24,22 @@ typedef struct ops ops;             /* an implementation's object; begins with i
 typedef struct ops_state ops_state; /* one sequence's KV cache and recurrent state */
 
 #define BATCH_ITEMS_MAX 64
+#define TOP_LOGITS      128
+
+/* The highest logits of a row, higher first, of equals the lower id first: what most tokens can be
+ * picked from. No NaN or +infinity is among the row's logits. */
+typedef struct top_logits {
+    int n; /* min(vocab, TOP_LOGITS); 0: not made */
+    int32_t id[TOP_LOGITS];
+    float value[TOP_LOGITS]; /* -0 as 0 */
+} top_logits;
 
 typedef struct batch_item {
     ops_state *state;   /* borrowed; its positions below start are filled */
     const int32_t *ids; /* [count], inside the vocabulary */
     int start, count;   /* positions [start, start + count), inside the context */
     float *logits;      /* [vocab] out, after the last row; NULL: not wanted */
+    top_logits *top;    /* with logits; out: n > 0 and logits come with bring, or n stays 0 */
 } batch_item;
 
 typedef struct batch {
@@ -66,6 +76,10 @@ typedef struct ops_table {
     err (*moe)(ops *o, const batch *b, int layer);
     err (*mlp)(ops *o, const batch *b, int layer);
     err (*head)(ops *o, const batch *b);
+    /* NULL where head fills all logits. Else they stay on the machine until this is called, which
+     * puts them where item.logits pointed (nothing to do: nothing happens); a step of other
+     * sessions does so by itself. They are forgotten with state_reset and state_close. */
+    err (*bring)(ops *o, ops_state *s);
     /* Called when a batch was given up between begin and head. */
     void (*abandon)(ops *o);
 } ops_table;

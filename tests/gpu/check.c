@@ -228,7 +228,7 @@ int main(int argc, char **argv) {
     check_attention(&l);
     check_delta(&l);
     check_experts(&l);
-    check_sample(&l);
+    check_top(&l);
     check_fused(&l);
     if (strcmp(backend, "host")) {
         printf("the portable bodies of matrices:\n");

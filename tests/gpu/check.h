@@ -67,7 +67,7 @@ void check_matrices(lab *l); /* the part of check_dense with a faster twin on ca
 void check_attention(lab *l);
 void check_delta(lab *l);
 void check_experts(lab *l);
-void check_sample(lab *l);
+void check_top(lab *l);
 void check_fused(lab *l);
 void check_machine(lab *l); /* events, graphs, copies */
 

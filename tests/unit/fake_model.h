@@ -269,6 +269,10 @@ static err fake_pick(void *s, const float *logits, const uint64_t *allowed, int3
     return *out < 0 ? err_make(ERR_ARG, "nothing is allowed") : err_none();
 }
 
+static err fake_session_pick(fm_session *s, void *sampler, const uint64_t *allowed, int32_t *out) {
+    return fake_pick(sampler, fake_logits(NULL, s), allowed, out);
+}
+
 static void fake_accept(void *s, int32_t id) { (void)s, (void)id; }
 
 static void fake_keep(void *ctx, fm_session *s, bool last) {
@@ -299,6 +303,7 @@ static void fake_init(fake_model *f, int sessions, int context) {
                              fake_sampler_open,
                              fake_sampler_close,
                              fake_pick,
+                             fake_session_pick,
                              fake_accept,
                              NULL};
     f->port = (port){.ctx = f,

@@ -249,6 +249,63 @@ static void test_q8(void **state) {
     refused(fm_plan_get(&o, &q8), FM_ERR_ARG, "f16 and q8");
 }
 
+/* Two sessions of one timeline on a card: one picks as it likes (from the highest logits, or all),
+ * the other one from all. Steps of one of them alone overwrite the card's logits, saving and going
+ * back read them: tokens and logits stay the same. */
+static void picks_on_card(const fm_sampling *p, bool masked) {
+    enum { STEPS = 12 };
+    fm_options o = options_for(HYBRID);
+    o.sessions = 2;
+    o.gpu = "host";
+    rig r = rig_with(&o);
+    fm_session *s[2] = {r.session, NULL};
+    fm_sampler *sampler[2];
+    int32_t tokens[8], id[2];
+    uint64_t mask[5] = {0, ~0ull, 0xffff00000000ffffull, 1, 0x8000000000000001ull};
+    const uint64_t *allowed = masked ? mask : NULL;
+    make_tokens(tokens, 8, p->seed);
+    ok(fm_session_open(r.engine, &s[1]));
+    for (int i = 0; i < 2; i++) ok(fm_sampler_open(r.engine, p, &sampler[i]));
+    for (int i = 0; i < 2; i++) ok(fm_session_sync(s[i], tokens, 8, NULL, NULL));
+    for (int k = 0; k < STEPS; k++) {
+        ok(fm_session_pick(s[0], sampler[0], allowed, &id[0]));
+        ok(fm_sampler_pick(sampler[1], fm_session_logits(s[1]), allowed, &id[1]));
+        assert_int_equal(id[0], id[1]);
+        fm_item items[2] = {{s[0], &id[0], 1}, {s[1], &id[1], 1}};
+        if (k % 3 == 0) {
+            ok(fm_step(r.engine, items, 2));
+        } else {
+            ok(fm_step(r.engine, &items[k % 2], 1));
+            ok(fm_step(r.engine, &items[1 - k % 2], 1));
+        }
+        if (k % 4 == 0) same_logits(&r, s[0], fm_session_logits(s[1]), "logits after a step");
+        if (k % 5 == 4) {
+            size_t bytes = fm_session_save(s[0], NULL, 0);
+            void *blob = malloc(bytes);
+            assert_int_equal(fm_session_save(s[0], blob, bytes), bytes);
+            ok(fm_session_restore(s[0], blob, bytes));
+            free(blob);
+        }
+    }
+    for (int i = 0; i < 2; i++) fm_sampler_close(sampler[i]);
+    rig_close(&r);
+}
+
+static void test_picks_on_card(void **state) {
+    (void)state;
+    if (THREADS_WATCHED || !have_goldens()) return;
+    for (int i = 0; i < 6; i++) {
+        fm_sampling p;
+        fm_sampling_init(&p);
+        p.temperature = i % 3 ? 0.5f * (float)i : 0;
+        p.top_k = (const int[]){0, 20, 5, 0, 128, 0}[i];
+        p.top_p = i == 2 ? 0.8f : 1;
+        p.presence_penalty = i == 1 || i == 3 ? 1.5f : 0;
+        p.seed = (uint64_t)i + 1;
+        picks_on_card(&p, i == 3 || i == 4);
+    }
+}
+
 static void test_batch_is_alone(void **state) {
     (void)state;
     if (!have_goldens()) return;
@@ -445,10 +502,15 @@ int main(int argc, char **argv) {
     (void)argc;
     golden_from(argv[0]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_chunked_is_stepped),
-        cmocka_unit_test(test_q8),        cmocka_unit_test(test_batch_is_alone),
-        cmocka_unit_test(test_prefix),    cmocka_unit_test(test_save_restore),
-        cmocka_unit_test(test_refused),   cmocka_unit_test(test_floor),
+        cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_chunked_is_stepped),
+        cmocka_unit_test(test_q8),
+        cmocka_unit_test(test_picks_on_card),
+        cmocka_unit_test(test_batch_is_alone),
+        cmocka_unit_test(test_prefix),
+        cmocka_unit_test(test_save_restore),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_floor),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

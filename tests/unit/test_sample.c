@@ -173,6 +173,89 @@ static void against_twin(void **unused) {
     }
 }
 
+/* What a card gives. */
+static void top_of(const float *logits, int n, top_logits *out) {
+    static int ids[VOCAB_MAX];
+    memcpy(twin_work, logits, sizeof(float) * (size_t)n);
+    for (int i = 0; i < n; i++) ids[i] = i;
+    qsort(ids, (size_t)n, sizeof(int), by_order);
+    out->n = n < TOP_LOGITS ? n : TOP_LOGITS;
+    for (int i = 0; i < out->n; i++) {
+        out->id[i] = ids[i];
+        out->value[i] = logits[ids[i]] + 0.0f;
+    }
+}
+
+/* The highest logits alone give the token that all of them give, or say that they do not; and the
+ * next tokens are the same too: counts and random numbers moved on alike. */
+static void from_the_highest(void **unused) {
+    (void)unused;
+    static const int sizes[] = {1, 2, 64, 127, 128, 129, 130, 320, 1000, VOCAB_MAX};
+    rng r;
+    rng_seed(&r, 20261126);
+    static float logits[VOCAB_MAX];
+    static uint64_t mask[VOCAB_MAX / 64 + 1];
+    int rounds = getenv("FM_TEST_FAST") ? 1000 : 6000;
+    int decided[2] = {0}; /* without a mask, with one */
+    for (int round = 0; round < rounds; round++) {
+        fm_sampling p = random_sampling(&r);
+        int vocab = sizes[rng_next(&r) % 10];
+        fm_sampler *a, *b;
+        assert_ok(sampler_open(vocab, &p, &a));
+        assert_ok(sampler_open(vocab, &p, &b));
+        for (int k = 0; k < 6; k++) {
+            random_logits(&r, logits, vocab);
+            if (logits[0] == -INFINITY) logits[0] = 0;
+            const uint64_t *allowed = random_mask(&r, mask, logits, vocab);
+            top_logits top;
+            top_of(logits, vocab, &top);
+            int32_t want, id;
+            assert_ok(sampler_pick(a, logits, allowed, &want));
+            if (sampler_pick_top(b, &top, allowed, &id)) {
+                decided[allowed != NULL]++;
+            } else {
+                assert_ok(sampler_pick(b, logits, allowed, &id));
+            }
+            if (id != want) fail_msg("round %d pick %d: %d, all logits %d", round, k, id, want);
+        }
+        fm_sampler_close(a);
+        fm_sampler_close(b);
+    }
+    assert_true(decided[0] > rounds / 2 && decided[1] > rounds / 2);
+}
+
+/* What must be decided: greedy and top-k up to the number there is, with penalties; and what must
+ * not: no top-k, penalties that raise. */
+static void what_the_highest_decide(void **unused) {
+    (void)unused;
+    static float logits[1000];
+    for (int i = 0; i < 1000; i++) logits[i] = (float)(i * 7919 % 1000) / 100;
+    top_logits top;
+    top_of(logits, 1000, &top);
+    static const struct {
+        float temperature, presence, repetition;
+        int top_k;
+        bool decided;
+    } cases[] = {{0, 0, 1, 0, true},     {0, 1.5f, 1.1f, 0, true},    {0, -1, 1, 0, false},
+                 {1, 0, 1, 128, true},   {1, 0, 1, 129, false},       {1, 0, 1, 0, false},
+                 {1, 0.5f, 1, 20, true}, {0.7f, 1.5f, 1, 120, false}, {1, 0, 0.5f, 20, false}};
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        fm_sampling p;
+        fm_sampling_init(&p);
+        p.temperature = cases[c].temperature;
+        p.presence_penalty = cases[c].presence;
+        p.repetition_penalty = cases[c].repetition;
+        p.top_k = cases[c].top_k;
+        p.penalize_prompt = true;
+        fm_sampler *s;
+        assert_ok(sampler_open(1000, &p, &s));
+        for (int i = 0; i < 20; i++) fm_sampler_accept(s, top.id[i]);
+        int32_t id;
+        if (sampler_pick_top(s, &top, NULL, &id) != cases[c].decided) fail_msg("case %zu", c);
+        fm_sampler_close(s);
+    }
+}
+
 /* ---- what the numbers mean ---------------------------------------------- */
 
 /* 200,000 draws from four tokens: shares within 5 standard deviations. */
@@ -363,9 +446,14 @@ static void cost(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(against_twin), cmocka_unit_test(shares),
-        cmocka_unit_test(fixed_seeds),  cmocka_unit_test(greedy_and_penalties),
-        cmocka_unit_test(bad_logits),   cmocka_unit_test(bad_fields),
+        cmocka_unit_test(against_twin),
+        cmocka_unit_test(from_the_highest),
+        cmocka_unit_test(what_the_highest_decide),
+        cmocka_unit_test(shares),
+        cmocka_unit_test(fixed_seeds),
+        cmocka_unit_test(greedy_and_penalties),
+        cmocka_unit_test(bad_logits),
+        cmocka_unit_test(bad_fields),
         cmocka_unit_test(cost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

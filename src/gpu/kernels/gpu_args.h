@@ -46,8 +46,9 @@ enum {
     ROUTER_EXPERTS_MAX = 1024,
     ROUTER_K_MAX = 32,
     PLAN_THREADS = 1024,
-    SAMPLE_THREADS = 1024,
-    SAMPLE_K_MAX = 256, /* candidates that can be sampled among on the device */
+    TOP_THREADS = 256,
+    TOP_SPAN = 2048, /* logits that one group sorts */
+    TOP_KEEP = 128,  /* of them go on */
 };
 
 /* A weight matrix, its bytes as quant/blocks.h describes; w is 16-byte aligned and cols * bits / 8
@@ -264,23 +265,13 @@ typedef struct args_combine {
     int n, k, cols, pad;
 } args_combine;
 
-/* In place: repetition, presence and frequency penalties for the tokens counted. */
-typedef struct args_penalty {
-    ADDR(float) logits;
-    ADDR(const int) counts; /* [vocab] */
-    int vocab;
-    float repetition, presence, frequency;
-} args_penalty;
-
-/* Greedy (temperature 0: the largest, lowest id first), or a draw among the top_k largest, cut by
- * top_p and min_p, with `unit` in [0, 1). Row t of logits gives ids[t]. A NaN gives -1. */
-typedef struct args_sample {
-    ADDR(const float) logits; /* [n, vocab] */
-    ADDR(const float) unit;   /* [n] */
-    ADDR(int) ids;
-    int n, vocab, top_k;
-    float temperature, top_p, min_p;
-} args_sample;
+/* The TOP_KEEP first of every TOP_SPAN logits or keys (k_top.inc), in order. */
+typedef struct args_top {
+    ADDR(const float) logits; /* [rows, n], or NULL: keys */
+    ADDR(const u64) keys;     /* [rows, n] */
+    ADDR(u64) out;            /* [rows, spans, TOP_KEEP] */
+    int rows, n;
+} args_top;
 
 /* Name, arguments and threads of a group of every kernel: entry points, tables and tests are made
  * from this list. */
@@ -301,7 +292,6 @@ typedef struct args_sample {
     X(swiglu, args_swiglu, FLAT_THREADS)                                                           \
     X(words, args_words, FLAT_THREADS)                                                             \
     X(combine, args_combine, FLAT_THREADS)                                                         \
-    X(penalty, args_penalty, FLAT_THREADS)                                                         \
-    X(sample, args_sample, SAMPLE_THREADS)
+    X(top, args_top, TOP_THREADS)
 
 #endif
