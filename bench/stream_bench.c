@@ -5,13 +5,19 @@
  *     decode    N random tokens one by one; after every third the disk is measured for a moment, by
  *               random direct reads of records' size, so that both see the same disk
  *
- * "reached" is the rate of missed bytes as a share of the disk's rate of the same run. Memory is
- * given as a share of the experts, what else the model needs comes on top. */
+ * "reached" is the rate of missed bytes as a share of the disk's rate of the same run. The limit of
+ * a decoded token is 1/max(computing, missed bytes / disk): computing is what the engine's thread
+ * did not wait for reads (checksums that it took while it waited count as waiting). Beside the
+ * bytes that were read stand those that a plain LRU of the same size would have read for the very
+ * requests of the run. Memory is given as a share of the experts, what else the model needs comes
+ * on top. */
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../apps/common/args.h"
+#include "../apps/common/route_log.h"
 #include "base/bits.h"
 #include "base/os.h"
 #include "engine/engine_impl.h"
@@ -26,7 +32,7 @@ typedef struct settings {
     float share;
     size_t memory;
     int prompt, tokens, passes, runs, experts, look_ahead;
-    bool no_checksums;
+    bool no_checksums, json;
 } settings;
 
 #define SET(name, value, help, kind, field, ...)                                                   \
@@ -44,6 +50,7 @@ static const arg_def defs[] = {
     SET("--look-ahead", NULL, "default; --no-look-ahead", ARG_SWITCH, look_ahead, 0, 0),
     SET("--no-checksums", NULL, "of a packed model", ARG_FLAG, no_checksums, 0, 0),
     SET("--mirror", "DIR", "the model's files again", ARG_TEXT, mirror, 0, 0),
+    SET("--json", NULL, "one JSON object for each decode run", ARG_FLAG, json, 0, 0),
     SET("--io-state", "FILE", "remembers the choice of an engine", ARG_TEXT, state, 0, 0),
 };
 
@@ -53,6 +60,7 @@ typedef struct bench {
     fm_session *session;
     fm_plan p;
     int32_t *ids; /* [prompt + tokens], owned */
+    route_log *log;
 } bench;
 
 static double now(void) { return (double)os_now_ns() * 1e-9; }
@@ -99,6 +107,8 @@ static fm_error open_bench(bench *b) {
     for (int i = 0; i < n; i++)
         b->ids[i] = (int32_t)(rng_next(&r) % (uint64_t)b->engine->files.config.vocab);
     while (b->p.resident && !expert_store_idle(b->engine->store, 1000)) continue;
+    e = route_log_open(b->engine, &b->log);
+    if (s->json) return e;
     printf("ceiling %.2f GiB, %d of %d experts have a slot, %s reads, chunks of %d tokens\n",
            (double)b->p.memory_limit / 1073741824.0, expert_store_slots(b->engine->store),
            b->p.sparse_layers * b->p.experts,
@@ -117,6 +127,7 @@ static fm_error prefill(bench *b) {
     fm_stats_get(b->engine, &s);
     disk = (disk + disk_speed(b)) / 2;
     double rate = (double)s.expert_read_bytes / took;
+    if (b->s.json) return e;
     printf("prefill %d: %.1f tok/s; read %.0f MB at %.0f MB/s, disk %.0f: reached %.1f %%; waited "
            "%.2f of %.2f s\n",
            b->s.prompt, b->s.prompt / took, (double)s.expert_read_bytes * 1e-6, rate * 1e-6,
@@ -139,9 +150,54 @@ static void print_times(const bench *b) {
            ms * sum.attention, ms * sum.router, ms * sum.read_wait, ms * sum.experts);
 }
 
+typedef struct result {           /* of one token, mean of a run */
+    double seconds, waited, disk; /* disk: bytes a second */
+    double bytes, lru_bytes;      /* read; that a plain LRU would have read, -1: cannot be said */
+    fm_stats stats;
+} result;
+
+/* Tokens a second that the slower of processor and disk allows. */
+static double limit_of(const result *r) {
+    double compute = r->seconds - r->waited, disk = r->bytes / r->disk;
+    return 1 / (compute > disk ? compute : disk);
+}
+
+static void print_decode(const bench *b, const result *r) {
+    const fm_stats *s = &r->stats;
+    printf("decode: %.2f tok/s; hits %.1f %%, %.1f MB a token at %.0f MB/s, disk %.0f (alone %.2f "
+           "tok/s): reached %.1f %%; %llu guesses, %llu came true\n",
+           1 / r->seconds, 100 * (double)s->expert_hits / (double)s->expert_requests,
+           r->bytes * 1e-6, r->bytes / r->seconds * 1e-6, r->disk * 1e-6, r->disk / r->bytes,
+           100 * r->bytes / r->seconds / r->disk, (unsigned long long)s->prefetch_issued,
+           (unsigned long long)s->prefetch_used);
+    printf("  1/max(computing %.1f ms, disk %.1f ms) = %.2f tok/s: reached %.1f %%\n",
+           1e3 * (r->seconds - r->waited), 1e3 * r->bytes / r->disk, limit_of(r),
+           100 / r->seconds / limit_of(r));
+    if (r->lru_bytes >= 0)
+        printf("  a plain LRU would have read %.1f MB a token for the same requests: %.1f %% of "
+               "that\n",
+               r->lru_bytes * 1e-6, 100 * r->bytes / r->lru_bytes);
+    print_times(b);
+}
+
+static void print_json(const bench *b, const result *r) {
+    json_t *o =
+        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:i}", "tokens_per_second", 1 / r->seconds,
+                  "compute_seconds", r->seconds - r->waited, "wait_seconds", r->waited,
+                  "read_bytes_per_token", r->bytes, "disk_bytes_per_second", r->disk,
+                  "limit_tokens_per_second", limit_of(r), "share_of_limit",
+                  1 / r->seconds / limit_of(r), "slots", expert_store_slots(b->engine->store));
+    if (r->lru_bytes >= 0) json_object_set_new(o, "lru_bytes_per_token", json_real(r->lru_bytes));
+    char *text = json_dumps(o, JSON_REAL_PRECISION(6));
+    if (text) puts(text);
+    free(text);
+    json_decref(o);
+}
+
 static fm_error decode(bench *b) {
     fm_error e = fm_session_sync(b->session, b->ids, (size_t)b->s.prompt, NULL, NULL);
     fm_stats_reset(b->engine);
+    route_log_mark(b->log);
     double took = 0, per_byte = 0;
     int n = b->s.tokens, measured = 0;
     for (int i = 0; i < n && !e.code; i++) {
@@ -153,15 +209,15 @@ static fm_error decode(bench *b) {
         e = fm_session_step(b->session, b->ids[b->s.prompt + i]);
         took += now() - begin;
     }
-    fm_stats s;
-    fm_stats_get(b->engine, &s);
-    double bytes = (double)s.expert_read_bytes / n, disk = measured / per_byte;
-    printf("decode: %.2f tok/s; hits %.1f %%, %.1f MB a token at %.0f MB/s, disk %.0f (alone %.2f "
-           "tok/s): reached %.1f %%; %llu guesses, %llu came true\n",
-           n / took, 100 * (double)s.expert_hits / (double)s.expert_requests, bytes * 1e-6,
-           bytes * n / took * 1e-6, disk * 1e-6, disk / bytes, 100 * bytes * n / took / disk,
-           (unsigned long long)s.prefetch_issued, (unsigned long long)s.prefetch_used);
-    print_times(b);
+    if (e.code) return e;
+    result r = {.seconds = took / n, .disk = measured / per_byte};
+    fm_stats_get(b->engine, &r.stats);
+    r.waited = r.stats.seconds_read_wait / n;
+    r.bytes = (double)r.stats.expert_read_bytes / n;
+    fm_error lru = route_log_lru(b->log, &r.lru_bytes);
+    r.lru_bytes = lru.code ? -1 : r.lru_bytes / n;
+    if (lru.code) fprintf(stderr, "stream-bench: no LRU beside it: %s\n", lru.text);
+    b->s.json ? print_json(b, &r) : print_decode(b, &r);
     return e;
 }
 
@@ -178,8 +234,9 @@ int main(int argc, char **argv) {
     for (int i = 0; i < b.s.passes && !e.code; i++) e = prefill(&b);
     if (!e.code) fm_timing_enable(b.engine, true);
     for (int i = 0; i < b.s.runs && b.s.tokens && !e.code; i++) e = decode(&b);
-    printf("peak memory %.0f MiB\n", (double)os_peak_rss() / 1048576.0);
+    if (!b.s.json) printf("peak memory %.0f MiB\n", (double)os_peak_rss() / 1048576.0);
     free(b.ids);
+    route_log_close(b.log);
     fm_engine_close(b.engine);
     return failed(&e);
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../common/route_log.h"
 #include "base/bits.h"
 #include "benchmark.h"
 
@@ -14,11 +15,13 @@ typedef struct model {
     fm_session *session;
     fm_model m;
     fm_plan p;
-    int32_t *ids; /* [context], owned */
+    int32_t *ids;   /* [context], owned */
+    route_log *log; /* NULL: nothing is read while decoding */
 } model;
 
 static int model_close(model *m, int code) {
     interrupt_watch(NULL);
+    route_log_close(m->log);
     free(m->ids);
     fm_engine_close(m->engine);
     return code;
@@ -32,6 +35,8 @@ static int open_model(bench *b, model *m) {
     fm_engine_plan(m->engine, &m->p);
     m->ids = calloc((size_t)m->m.context, sizeof *m->ids);
     fm_error e = fm_session_open(m->engine, &m->session);
+    if (!e.code && !m->p.resident && m->p.sparse_layers && !m->m.gpu)
+        e = route_log_open(m->engine, &m->log);
     if (e.code || !m->ids) return model_close(m, e.code ? fail(b->program, &e) : EXIT_FAILED);
     rng r;
     rng_seed(&r, 5);
@@ -56,6 +61,7 @@ static fm_error time_steps(model *m, int context, int n, double *seconds) {
     fm_error e = fm_session_sync(m->session, m->ids, (size_t)context, NULL, NULL);
     for (int i = -1; i < n && !e.code; i++) {
         if (i == 0) fm_stats_reset(m->engine);
+        if (i == 0 && m->log) route_log_mark(m->log);
         double begin = seconds_now();
         e = fm_session_step(m->session, m->ids[context + 1 + i]);
         if (i >= 0) seconds[i] = seconds_now() - begin;
@@ -67,6 +73,33 @@ static double sum(const double *x, int n) {
     double s = 0;
     for (int i = 0; i < n; i++) s += x[i];
     return s;
+}
+
+/* What the streaming of so many tokens reached: of 1/max(computing, missed bytes / disk), and
+ * beside a plain LRU for the same requests. */
+static void add_streaming(bench *b, model *m, int n, double seconds) {
+    fm_stats s;
+    fm_stats_get(m->engine, &s);
+    double missed = (double)s.expert_read_bytes / n;
+    double compute = (seconds - s.seconds_read_wait) / n, disk = missed / b->machine.disk_read;
+    if (!m->log || missed <= 0) return;
+    bench_row row = {.unit = "tok/s",
+                     .value = n / seconds,
+                     .limit = 1 / (compute > disk ? compute : disk),
+                     .bound = compute > disk ? "computing" : "disk"};
+    snprintf(row.what, sizeof row.what, "  1/max(computing %.1f ms, reads %.1f ms)", 1e3 * compute,
+             1e3 * disk);
+    bench_add(b, &row);
+    double lru;
+    fm_error e = route_log_lru(m->log, &lru);
+    if (e.code) return; /* slots for less than one request: no cache at all */
+    row = (bench_row){.what = "  read a token",
+                      .unit = "MB",
+                      .lower = true,
+                      .value = missed * 1e-6,
+                      .limit = lru / n * 1e-6,
+                      .bound = "plain LRU, same requests"};
+    bench_add(b, &row);
 }
 
 /* One decode figure: n tokens after `context`. */
@@ -83,8 +116,9 @@ static fm_error add_decode(bench *b, model *m, int context, int n) {
     char read[16];
     snprintf(row.what, sizeof row.what, "decode after %d tokens, %s a token read", context,
              size_text(missed, read));
-    free(seconds);
     if (!e.code) bench_add(b, &row);
+    if (!e.code) add_streaming(b, m, n, sum(seconds, n));
+    free(seconds);
     return e;
 }
 
@@ -155,6 +189,7 @@ int bench_full(bench *b, int repeats) {
                  m.m.experts_per_token, m.m.cpu,
                  size_text((double)s.expert_read_bytes / repeats, read));
         bench_add(b, &row);
+        add_streaming(b, &m, repeats, sum(seconds, repeats));
     }
     return model_close(&m, e.code ? fail(b->program, &e) : 0);
 }
