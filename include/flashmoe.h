@@ -112,7 +112,8 @@ typedef struct fm_options {
     /* "auto" or NULL: a CUDA card or Apple's GPU when this machine and this build have one, unless
      * `exact` or `cpu` ask for the processor; "off"; "cuda", "cuda:1"; "metal"; "host": the GPU's
      * kernels run by the processor, slow, for tests. A card that is named and cannot be used is an
-     * error. */
+     * error. One whose memory is too small for the whole trunk gets as many layers as fit, the
+     * processor the others; the results are those of any other placement but for rounding. */
     const char *gpu;
     /* A GPU that shares the processor's memory (Apple's): are experts computed while others are
      * being read? "on", "off"; "auto" or NULL measures both during the first tokens. Results do not
@@ -121,6 +122,11 @@ typedef struct fm_options {
     size_t vram;          /* ceiling on the card's memory, bytes; 0: most of what is free */
     fm_progress progress; /* may be NULL */
     void *progress_ctx;
+    /* A sentence that a person should read: which card is not used and why, how the layers are
+     * shared, at the end of opening. From the engine's thread; may be NULL (fm_model_get
+     * says the same). */
+    void (*notice)(void *ctx, const char *text);
+    void *notice_ctx;
 } fm_options;
 
 FM_API void fm_options_init(fm_options *o);
@@ -138,9 +144,14 @@ typedef struct fm_plan {
     fm_kv kv_type; /* what the numbers of `kv` are; never FM_KV_DEFAULT */
     bool fits;     /* floor <= memory_limit */
     bool resident; /* every expert fits (on the card or in memory): nothing is read once warm */
-    /* A card with memory of its own computes: attention cache, recurrent state and intermediate
-     * results are there and not in kv, state and scratch; the trunk is in both. */
+    /* A card with memory of its own computes card_layers of the layers: their share of the trunk,
+     * attention cache, recurrent state and intermediate results are there and not in trunk, kv,
+     * state and scratch. Fewer than all: what did not fit is the processor's; `places` says which
+     * ("embedding and layers 0-11 on the processor, layers 12-47 and the head on the card"). */
     bool card, vram_fits;
+    bool shared; /* the processor has some of it */
+    int card_layers;
+    char places[256];
     size_t vram_limit, vram_trunk, vram_kv, vram_state, vram_scratch;
     size_t vram_cache; /* experts that live on the card, and a few that pass through */
     int vram_slots;    /* how many */
@@ -165,6 +176,7 @@ typedef struct fm_model {
     const char *gpu_note; /* why a card that is there is not used; NULL */
     size_t gpu_bytes;     /* of the card's memory that was taken */
     int gpu_slots;        /* experts that it holds at once */
+    const char *places;   /* which layers are where, when card and processor share them; NULL */
 } fm_model;
 
 FM_API void fm_model_get(const fm_engine *e, fm_model *out);

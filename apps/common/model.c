@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +104,12 @@ static bool parse_kv(const char *program, const char *text, fm_kv *out) {
     return !text;
 }
 
+/* Before the result, which may be piped on: to the error output. */
+static void print_notice(void *ctx, const char *text) {
+    fflush(stdout);
+    fprintf(stderr, "%s: %s\n", (const char *)ctx, text);
+}
+
 bool model_options(const char *program, const model_args *a, char dir[MODEL_PATH_MAX],
                    fm_options *o) {
     fm_options_init(o);
@@ -123,6 +130,8 @@ bool model_options(const char *program, const model_args *a, char dir[MODEL_PATH
     o->no_look_ahead = !a->look_ahead;
     o->no_checksums = a->no_checksums;
     o->force = a->overcommit;
+    o->notice = print_notice;
+    o->notice_ctx = (void *)(uintptr_t)program;
     static char io_state[STATE_PATH_MAX], engines[STATE_PATH_MAX]; /* the same for every call */
     if (state_file(io_state, "io.json")) o->io_state = io_state;
     if (state_file(engines, "engines")) o->lock_dir = engines;
@@ -140,11 +149,6 @@ fm_engine *model_open(const char *program, const model_args *a, int sessions) {
         fail(program, &e);
         return NULL;
     }
-    fm_model m;
-    fm_model_get(engine, &m);
-    if (m.gpu_note)
-        fprintf(stderr, "%s: the GPU is not used, the processor computes: %s\n", program,
-                m.gpu_note);
     return engine;
 }
 

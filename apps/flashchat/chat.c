@@ -139,7 +139,6 @@ static void greet(const conversation *k) {
     if (!isatty(STDIN_FILENO)) return;
     view_note("%s, %d tokens of context. /help lists the commands, Ctrl-C stops an answer.",
               slash && slash[1] ? slash + 1 : k->dir, m.context);
-    if (m.gpu_note) view_note("%s", m.gpu_note);
     puts("");
 }
 

@@ -378,6 +378,7 @@ static void run_stats(conversation *k, const char *rest) {
                human_bytes(a, s.expert_read_bytes));
     printf("%-11s%s\n", "memory", human_memory(a, s.memory_peak));
     printf("%-11s%s, %d threads\n", "computes", m.gpu ? m.gpu : m.cpu, m.threads);
+    if (m.places) printf("%-11s%s\n", "layers", m.places);
 }
 
 static void run_help(conversation *k, const char *rest);

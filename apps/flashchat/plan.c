@@ -151,7 +151,8 @@ static void print_card(const fm_plan *p) {
     if (p->vram_slots >= p->experts * p->sparse_layers)
         snprintf(note, sizeof note, "for experts: all of them");
     printf("\nThe card's memory (--gpu off does without it)\n");
-    line("trunk", p->vram_trunk, "a copy: computing happens here");
+    line("trunk", p->vram_trunk,
+         p->shared ? "of the layers that are computed here" : "what every token needs");
     line("KV cache", p->vram_kv, "attention's memory of the conversation");
     line("state", p->vram_state, "recurrent layers' memory of the conversation");
     line("scratch", p->vram_scratch, "intermediate results");
@@ -159,6 +160,10 @@ static void print_card(const fm_plan *p) {
     line("limit", p->vram_limit,
          p->vram_fits ? "the ceiling on all of it: --vram"
                       : "the ceiling: TOO SMALL for this model; raise --vram, or --gpu off");
+    if (!p->shared) return;
+    char first[48];
+    snprintf(first, sizeof first, "  %d of %d layers fit: ", p->card_layers, p->layers);
+    print_wrapped(stdout, first, p->places);
 }
 
 static void print_memory(const fm_plan *p) {
@@ -167,7 +172,10 @@ static void print_memory(const fm_plan *p) {
     snprintf(cache_note, sizeof cache_note, "for experts: %.1f %% of them%s",
              share > 100 ? 100 : share, p->resident ? " (nothing is streamed once warm)" : "");
     printf("Memory, with a context window of %d tokens\n", p->context);
-    line("trunk", p->trunk, "what every token needs: attention, norms, routers, embeddings");
+    line("trunk", p->trunk,
+         !p->card    ? "what every token needs: attention, norms, routers, embeddings"
+         : p->shared ? "what every token needs of the layers that the processor has"
+                     : "nothing of it: the card has it");
     char kv_note[80];
     snprintf(kv_note, sizeof kv_note, "attention's memory of the conversation, in %s",
              kv_name(p->kv_type));
@@ -236,6 +244,7 @@ static int print_json(const figures *f, const char *dir) {
     json_object_set_new(o, "model", json_string(dir));
     json_object_set_new(o, "fits", json_boolean(p->fits));
     json_object_set_new(o, "resident", json_boolean(p->resident));
+    if (p->card) json_object_set_new(o, "places", json_string(p->places));
     json_object_set_new(o, "kv_type", json_string(kv_name(p->kv_type)));
     const struct {
         const char *key;
@@ -255,6 +264,7 @@ static int print_json(const figures *f, const char *dir) {
         {"vram_state", (double)p->vram_state},
         {"vram_scratch", (double)p->vram_scratch},
         {"vram_cache", (double)p->vram_cache},
+        {"vram_layers", p->card ? p->card_layers : 0},
         {"experts_total", (double)p->experts_total},
         {"expert_bytes", (double)p->expert_bytes},
         {"expert_bytes_token", (double)p->expert_bytes_token},

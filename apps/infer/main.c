@@ -224,6 +224,7 @@ static void print_card(const fm_engine *e) {
     fm_model_get(e, &m);
     if (!m.gpu) return;
     char taken[16], up[16], down[16];
+    if (m.places) fprintf(stderr, "%s\n", m.places);
     fprintf(stderr,
             "%s: %s taken, %d expert slots; %llu experts uploaded (%s), %llu of %llu guesses used, "
             "%llu promoted (%s back); %llu of %llu steps as graphs\n",

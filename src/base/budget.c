@@ -50,21 +50,35 @@ void budget_give(budget *b, budget_part part, size_t bytes) {
     b->used[part] -= bytes;
 }
 
-err arena_open(arena *a, budget *b, budget_part part, size_t size, bool huge) {
+err arena_reserve(arena *a, budget *b, budget_part part, size_t size, bool huge) {
     memset(a, 0, sizeof *a);
     size_t bytes = 0;
     if (!size_add(size, huge ? HUGE_PAGE : 4096, &bytes))
         return err_make(ERR_BUDGET, "a %s of %zu bytes", budget_part_name(part), size);
     bytes = round_up(size ? size : 1, huge ? HUGE_PAGE : 4096);
-    TRY(budget_take(b, part, bytes));
     void *base = NULL;
-    err e = os_map(bytes, huge, &base);
-    if (e.code) {
-        budget_give(b, part, bytes);
-        return e;
-    }
+    TRY(os_map(bytes, huge, &base));
     *a = (arena){.base = base, .size = bytes, .budget = b, .part = part};
     return err_none();
+}
+
+err arena_charge(arena *a, size_t bytes) {
+    TRY(budget_take(a->budget, a->part, bytes));
+    a->charged += bytes;
+    return err_none();
+}
+
+void arena_uncharge(arena *a, size_t bytes) {
+    assert(a->charged >= bytes);
+    budget_give(a->budget, a->part, bytes);
+    a->charged -= bytes;
+}
+
+err arena_open(arena *a, budget *b, budget_part part, size_t size, bool huge) {
+    TRY(arena_reserve(a, b, part, size, huge));
+    err e = arena_charge(a, a->size);
+    if (e.code) arena_close(a);
+    return e;
 }
 
 void *arena_alloc(arena *a, size_t bytes, size_t align) {
@@ -80,6 +94,6 @@ void arena_freeze(arena *a) { a->frozen = true; }
 void arena_close(arena *a) {
     if (!a->base) return;
     os_unmap(a->base, a->size);
-    budget_give(a->budget, a->part, a->size);
+    budget_give(a->budget, a->part, a->charged);
     memset(a, 0, sizeof *a);
 }

@@ -47,12 +47,18 @@ typedef struct arena {
     size_t size, used;
     budget *budget; /* borrowed until close */
     budget_part part;
-    bool frozen; /* arena_alloc after arena_freeze is a bug of ours: it asserts */
+    size_t charged; /* size, or what arena_charge added up to */
+    bool frozen;    /* arena_alloc after arena_freeze is a bug of ours: it asserts */
 } arena;
 
 /* Maps at least size bytes, zeroed and page aligned. huge asks for 2 MiB pages (a wish: falls back
  * silently). On error *a is zero and the budget is as before. */
 err arena_open(arena *a, budget *b, budget_part part, size_t size, bool huge) MUST_USE;
+/* The same, but charges nothing yet: for a region of which parts are in memory and others not
+ * (os_discard). arena_charge takes bytes of the budget for it, arena_uncharge gives some back. */
+err arena_reserve(arena *a, budget *b, budget_part part, size_t size, bool huge) MUST_USE;
+err arena_charge(arena *a, size_t bytes) MUST_USE;
+void arena_uncharge(arena *a, size_t bytes);
 /* align is a power of two up to 4096. Returns NULL when the arena is full: callers size arenas
  * exactly, so treat that as a bug (assert) unless the size came from outside. */
 void *arena_alloc(arena *a, size_t bytes, size_t align);

@@ -14,6 +14,10 @@
  * has them. */
 err os_map(size_t bytes, bool huge, void **out) MUST_USE;
 void os_unmap(void *base, size_t bytes);
+/* Whole pages of an os_map: their memory goes back and touching them is a crash, the addresses stay
+ * taken; and back again, zeroed. ERR_NOMEM when the system refuses, the pages are as before. */
+err os_discard(void *base, size_t bytes) MUST_USE;
+err os_revive(void *base, size_t bytes) MUST_USE;
 
 /* Open for reading. direct asks for reads that bypass the page cache (O_DIRECT, F_NOCACHE); ERR_IO
  * where the file system refuses. The descriptor is the caller's, closed on exec. */

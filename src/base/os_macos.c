@@ -59,6 +59,17 @@ err os_map(size_t bytes, bool huge, void **out) {
 
 void os_unmap(void *base, size_t bytes) { munmap(base, bytes); }
 
+static err remap(void *base, size_t bytes, int protection) {
+    if (!bytes) return err_none();
+    void *p = mmap(base, bytes, protection, MAP_PRIVATE | MAP_ANON | MAP_FIXED, -1, 0);
+    if (p != MAP_FAILED) return err_none();
+    return err_make(ERR_NOMEM, "cannot map %.1f MiB of memory: %s", (double)bytes / 1048576.0,
+                    strerror(errno));
+}
+
+err os_discard(void *base, size_t bytes) { return remap(base, bytes, PROT_NONE); }
+err os_revive(void *base, size_t bytes) { return remap(base, bytes, PROT_READ | PROT_WRITE); }
+
 void os_trim(void) { malloc_zone_pressure_relief(NULL, 0); }
 
 /* F_NOCACHE: reads go past the unified buffer cache, where pages that are in it already are still

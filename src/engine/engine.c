@@ -12,46 +12,72 @@
 
 void fm_options_init(fm_options *o) { *o = (fm_options){0}; }
 
-/* ---- fingerprint ---- */
+/* ---- the trunk ---- */
 
-typedef struct hasher {
-    XXH3_state_t *state;
-} hasher;
-
-static void hash_matrix(hasher *h, const qmat *m) {
+static void hash_matrix(fm_engine *e, const qmat *m) {
     enum { SAMPLE = 4096 };
     if (!m->w || !m->rows) return;
     size_t bytes = qformat_row_bytes(m->format, m->cols) * (size_t)m->rows;
     size_t part = bytes < SAMPLE ? bytes : SAMPLE;
-    XXH3_64bits_update(h->state, m->w, part);
-    XXH3_64bits_update(h->state, (const uint8_t *)m->w + bytes - part, part);
+    XXH3_64bits_update(e->hashing, m->w, part);
+    XXH3_64bits_update(e->hashing, (const uint8_t *)m->w + bytes - part, part);
 }
 
-/* What a saved session depends on: names and shapes of all tensors, a sample of every matrix of the
- * trunk (another fine-tune of the same shape differs there), and the options that change results.
- */
-static err fingerprint(fm_engine *e) {
-    hasher h = {.state = XXH3_createState()};
-    if (!h.state) return err_make(ERR_NOMEM, "no memory for a checksum");
-    XXH3_64bits_reset(h.state);
+/* A sample of every matrix: another fine-tune of the same shape differs there. */
+static void hash_part(fm_engine *e, int part) {
+    const weights *w = &e->weights;
+    if (part == 0) hash_matrix(e, &w->embed);
+    if (part == weights_parts(w) - 1 && w->head.w != w->embed.w) hash_matrix(e, &w->head);
+    if (part == 0 || part == weights_parts(w) - 1) return;
+    const layer_weights *l = &w->layers[part - 1];
+    const qmat *all[] = {&l->attn.q,    &l->attn.o, &l->delta.qkv,
+                         &l->delta.out, &l->router, &l->shared.gate};
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++) hash_matrix(e, all[k]);
+}
+
+/* A part has been read. It stays where the processor computes with it. */
+static err take_part(void *ctx, int part, const uint8_t *bytes, size_t n, bool *keep) {
+    fm_engine *e = ctx;
+    bool needed = false;
+    if (e->hashing) hash_part(e, part);
+    if (!e->gpu) return err_none();
+    TRY(gpu_ops_take(e->gpu, part, bytes, n, &needed));
+    layer_share own = {.place = &e->plan.place, .device = PLACE_CPU};
+    *keep = needed || (e->plan.split && share_has_part(own, &e->files.config, part));
+    return err_none();
+}
+
+err engine_read_trunk(fm_engine *e, weights_progress progress, void *ctx) {
+    weights_sink sink = {.part = take_part, .ctx = e, .progress = progress, .progress_ctx = ctx};
+    if (!e->trunk_hash) {
+        e->hashing = XXH3_createState();
+        if (!e->hashing) return err_make(ERR_NOMEM, "no memory for a checksum");
+        XXH3_64bits_reset(e->hashing);
+    }
+    err failed = weights_read(&e->weights, &sink);
+    if (e->hashing && !failed.code) e->trunk_hash = XXH3_64bits_digest(e->hashing);
+    XXH3_freeState(e->hashing);
+    e->hashing = NULL;
+    return failed;
+}
+
+/* What a saved session depends on: names and shapes of all tensors, the trunk's sample, and the
+ * options that change results or the order of a state's bytes. */
+err engine_fingerprint(fm_engine *e) {
+    XXH3_state_t *h = XXH3_createState();
+    if (!h) return err_make(ERR_NOMEM, "no memory for a checksum");
+    XXH3_64bits_reset(h);
     for (int i = 0; i < st_count(e->files.set); i++) {
         const st_tensor *t = st_at(e->files.set, i);
-        XXH3_64bits_update(h.state, t->name, strlen(t->name));
-        XXH3_64bits_update(h.state, t->shape, sizeof t->shape);
+        XXH3_64bits_update(h, t->name, strlen(t->name));
+        XXH3_64bits_update(h, t->shape, sizeof t->shape);
     }
-    const weights *w = &e->weights;
-    hash_matrix(&h, &w->embed);
-    hash_matrix(&h, &w->head);
-    for (int i = 0; i < e->files.config.layers; i++) {
-        const layer_weights *l = &w->layers[i];
-        const qmat *all[] = {&l->attn.q,    &l->attn.o, &l->delta.qkv,
-                             &l->delta.out, &l->router, &l->shared.gate};
-        for (size_t k = 0; k < sizeof all / sizeof *all; k++) hash_matrix(&h, all[k]);
-    }
+    XXH3_64bits_update(h, &e->trunk_hash, sizeof e->trunk_hash);
     int options[] = {ENGINE_ABI, e->experts_per_token, (int)e->plan.kv, e->exact, e->gpu != NULL};
-    XXH3_64bits_update(h.state, options, sizeof options);
-    e->fingerprint = XXH3_64bits_digest(h.state);
-    XXH3_freeState(h.state);
+    XXH3_64bits_update(h, options, sizeof options);
+    if (e->split) XXH3_64bits_update(h, &e->plan.place, sizeof e->plan.place);
+    e->fingerprint = XXH3_64bits_digest(h);
+    XXH3_freeState(h);
     return err_none();
 }
 
@@ -104,11 +130,7 @@ static err plan_again(fm_engine *e, const fm_options *o) {
     return budget_take(&e->budget, BUDGET_OTHER, e->plan.face.other);
 }
 
-static err open_ops(fm_engine *e, const fm_options *o) {
-    if (e->card.device) TRY(engine_gpu_open(e, o));
-    if (e->gpu) return err_none();
-    if (e->plan.face.card) TRY(plan_again(e, o));
-    TRY(engine_open_store(e, o, e->plan.face.cache));
+err engine_open_cpu(fm_engine *e, const fm_options *o, layer_share share) {
     cpu_ops_options c = {.kernels = e->kernels,
                          .pool = e->pool,
                          .weights = &e->weights,
@@ -120,8 +142,18 @@ static err open_ops(fm_engine *e, const fm_options *o) {
                          .kv = e->plan.kv,
                          .exact = e->exact,
                          .rope_bf16 = o->rope_bf16,
-                         .look_ahead = !o->no_look_ahead};
-    TRY(cpu_ops_open(&c, &e->cpu));
+                         .look_ahead = !o->no_look_ahead,
+                         .share = share};
+    return cpu_ops_open(&c, &e->cpu);
+}
+
+static err open_ops(fm_engine *e, const fm_options *o) {
+    if (e->card.device) TRY(engine_gpu_open(e, o));
+    if (e->gpu) return err_none();
+    if (e->plan.face.card) TRY(plan_again(e, o));
+    TRY(engine_read_trunk(e, o->progress, o->progress_ctx));
+    TRY(engine_open_store(e, o, e->plan.face.cache));
+    TRY(engine_open_cpu(e, o, (layer_share){0}));
     e->ops = cpu_ops_face(e->cpu);
     return err_none();
 }
@@ -162,20 +194,32 @@ static err open_parts(fm_engine *e, const fm_options *o) {
     e->dir = strdup(o->model_dir);
     if (!e->dir) return err_make(ERR_NOMEM, "no memory for the engine");
     e->exact = o->exact;
+    e->notice = o->notice;
+    e->notice_ctx = o->notice_ctx;
     e->kernels = cpu_best();
     if (o->cpu) TRY(cpu_by_name(o->cpu, &e->kernels));
     TRY(model_files_open(o->model_dir, &e->files));
     TRY(engine_card_open(o, &e->card, e->gpu_note));
     TRY(plan_memory(e, o));
     e->experts_per_token = e->plan.face.experts_per_token;
-    weights_options w = {.budget = &e->budget,
-                         .no_checksums = o->no_checksums,
-                         .progress = o->progress,
-                         .progress_ctx = o->progress_ctx};
+    weights_options w = {.budget = &e->budget, .no_checksums = o->no_checksums};
     TRY(weights_open(&e->files.config, e->files.set, &w, &e->weights));
     TRY(pool_open(e->plan.threads, &e->pool));
     TRY(open_ops(e, o));
-    return fingerprint(e);
+    return engine_fingerprint(e);
+}
+
+static void tell_place(const fm_engine *e) {
+    char text[640];
+    if (!e->notice) return;
+    if (e->split)
+        snprintf(text, sizeof text, "%s has not the memory for all layers: %s",
+                 gpu_ops_device(e->gpu), e->plan.face.places);
+    else if (!e->gpu && e->gpu_note[0])
+        snprintf(text, sizeof text, "the GPU is not used, the processor computes: %s", e->gpu_note);
+    else
+        return;
+    e->notice(e->notice_ctx, text);
 }
 
 fm_error fm_engine_open(const fm_options *o, fm_engine **out) {
@@ -187,6 +231,7 @@ fm_error fm_engine_open(const fm_options *o, fm_engine **out) {
         fm_engine_close(e);
         return fm_error_from(&failed);
     }
+    tell_place(e);
     *out = e;
     return FM_WRAP(err_none());
 }
@@ -195,6 +240,7 @@ void fm_engine_close(fm_engine *e) {
     if (!e) return;
     while (e->sessions) fm_session_close(e->sessions);
     prompt_cache_close(e->prompts);
+    split_close(e->split);
     cpu_ops_close(e->cpu);
     replay_close(e->replay);
     gpu_ops_close(e->gpu);
@@ -231,6 +277,7 @@ void fm_model_get(const fm_engine *e, fm_model *out) {
                       .gpu_note = e->gpu_note[0] ? e->gpu_note : NULL,
                       .gpu_bytes = e->gpu ? gpu_ops_bytes(e->gpu) : 0,
                       .gpu_slots = e->gpu ? gpu_ops_slots(e->gpu) : 0,
+                      .places = e->split ? e->plan.face.places : NULL,
                       .threads = e->plan.threads};
 }
 

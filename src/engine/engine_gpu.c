@@ -85,7 +85,19 @@ static err open_store(fm_engine *e, const fm_options *o) {
     size_t cache = e->plan.face.cache, room = gpu_ops_store_room(e->gpu);
     if (!e->weights.experts.n_layers) return err_none();
     TRY(engine_open_store(e, o, cache < room ? cache : room));
-    return gpu_ops_attach(e->gpu, e->store, o->progress, o->progress_ctx);
+    return err_none();
+}
+
+/* Processor and card share the layers. */
+static err open_split(fm_engine *e, const fm_options *o) {
+    const layer_place *place = &e->plan.place;
+    TRY(engine_open_cpu(e, o, (layer_share){.place = place, .device = PLACE_CPU}));
+    split_options s = {.config = &e->files.config,
+                       .place = place,
+                       .machine = {cpu_ops_face(e->cpu), gpu_ops_face(e->gpu)},
+                       .budget = &e->budget,
+                       .rows_max = e->plan.rows_max};
+    return split_open(&s, &e->split);
 }
 
 static err open_device(fm_engine *e, const fm_options *o) {
@@ -102,23 +114,36 @@ static err open_device(fm_engine *e, const fm_options *o) {
                          .rope_bf16 = o->rope_bf16,
                          .look_ahead = !o->no_look_ahead,
                          .overlap = overlap};
+    if (e->plan.split) g.share = (layer_share){.place = &e->plan.place, .device = 0};
     e->card.device = NULL;
-    if (e->plan.face.card) TRY(budget_take(&e->budget, BUDGET_SCRATCH, e->plan.face.scratch));
+    if (e->plan.face.card) TRY(budget_take(&e->budget, BUDGET_SCRATCH, e->plan.need.pinned));
     TRY(gpu_ops_open(&g, &e->gpu));
-    return open_store(e, o);
+    TRY(engine_read_trunk(e, o->progress, o->progress_ctx));
+    TRY(open_store(e, o));
+    if (e->plan.split) TRY(open_split(e, o));
+    return e->store ? gpu_ops_attach(e->gpu, e->store, o->progress, o->progress_ctx) : err_none();
 }
 
-err engine_gpu_open(fm_engine *e, const fm_options *o) {
-    err failed = open_device(e, o);
-    if (!failed.code) {
-        e->ops = gpu_ops_face(e->gpu);
-        return err_none();
-    }
+/* Everything that is there because of the card; what the store had goes with it. */
+static void close_device(fm_engine *e) {
+    split_close(e->split);
+    e->split = NULL;
+    cpu_ops_close(e->cpu);
+    e->cpu = NULL;
     gpu_ops_close(e->gpu);
     e->gpu = NULL;
     expert_store_close(e->store);
     e->store = NULL;
     e->budget.used[BUDGET_SCRATCH] = 0;
+}
+
+err engine_gpu_open(fm_engine *e, const fm_options *o) {
+    err failed = open_device(e, o);
+    if (!failed.code) {
+        e->ops = e->split ? split_face(e->split) : gpu_ops_face(e->gpu);
+        return err_none();
+    }
+    close_device(e);
     if (!may_do_without(&e->card, failed) || e->mirrors) return failed;
     snprintf(e->gpu_note, sizeof e->gpu_note, "%.255s", failed.text);
     return err_none();

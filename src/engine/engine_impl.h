@@ -15,6 +15,7 @@
 #include "model/cpu_ops.h"
 #include "model/forward.h"
 #include "model/gpu_ops.h"
+#include "model/split_ops.h"
 #include "model/weights.h"
 #include "text/tokenizer.h"
 
@@ -52,6 +53,9 @@ typedef struct memory_plan {
     size_t session_bytes;  /* tokens, logits, snapshots of one session, outside KV and state */
     char passed_over[256]; /* why the card is not planned for; "" */
     gpu_ops_need need;     /* of the card, when face.card says that there is one */
+    layer_place place;     /* of the layers, when split: some are the processor's */
+    bool split;
+    size_t staging;    /* a part of the trunk on its way to the card, while the model is loaded */
     size_t blob_bytes; /* in `other`: for saved sessions on their way; 0: none wanted, or no room */
 } memory_plan;
 
@@ -62,8 +66,8 @@ typedef struct plan_subject {
     const engine_card *card;
 } plan_subject;
 
-/* ERR_ARG for options that make no sense. A card of its own memory that nobody named and that the
- * model does not fit is not planned for (face.card false). */
+/* ERR_ARG for options that make no sense. A card of its own memory gets as many layers as fit;
+ * where not even one does it is not planned for (face.card false), and passed_over says so. */
 err memory_plan_make(const fm_options *o, const plan_subject *on, memory_plan *out) MUST_USE;
 /* The same for options alone: reads the headers of the model's files and looks at the card. */
 err memory_plan_get(const fm_options *o, memory_plan *out) MUST_USE;
@@ -88,14 +92,19 @@ struct fm_engine {
     pool *pool;
     char **mirrors;      /* owned [files of the experts]; NULL: no mirror */
     expert_store *store; /* NULL when the model has no experts */
-    cpu_ops *cpu;        /* NULL when a GPU computes */
+    cpu_ops *cpu;        /* NULL when a GPU computes all layers */
     gpu_ops *gpu;        /* NULL when the processor does */
+    split_ops *split;    /* the face of both, when they share the layers */
     char gpu_note[256];  /* why a card that is there is not used; "" */
     ops *ops;
     const cpu_kernels *kernels;
     int experts_per_token;
     bool exact;
-    uint64_t fingerprint; /* of model, options and build: what a saved session depends on */
+    void (*notice)(void *ctx, const char *text); /* NULL: nobody listens */
+    void *notice_ctx;
+    uint64_t fingerprint;         /* of model, options and build: what a saved session depends on */
+    struct XXH3_state_s *hashing; /* owned; of the trunk, while it is read for the first time */
+    uint64_t trunk_hash;
 
     /* owner thread only */
     fm_session *sessions; /* open ones, linked */
@@ -136,6 +145,12 @@ struct fm_session {
 };
 
 /* engine.c */
+/* Reads what is missing of the trunk; the card (may be NULL) takes its share, which then is not in
+ * memory. progress may be NULL. */
+err engine_read_trunk(fm_engine *e, weights_progress progress, void *ctx) MUST_USE;
+err engine_fingerprint(fm_engine *e) MUST_USE; /* of the engine as it is now */
+/* The processor's part: its layers, or all of them. The store is open. */
+err engine_open_cpu(fm_engine *e, const fm_options *o, layer_share share) MUST_USE;
 err engine_open_store(fm_engine *e, const fm_options *o, size_t cache_bytes) MUST_USE;
 /* engine_gpu.c: the store and the experts on e->card; without an error and with e->gpu NULL when
  * the card cannot be used and was not asked for by name. */

@@ -105,25 +105,40 @@ typedef struct plan_inputs {
     const weights *w;
     size_t tokenizer_bytes, recurrent, floor_slots, all_slots; /* all_slots: of every expert */
     int k;
-    bool card; /* with memory of its own */
+    bool card;                /* with memory of its own */
+    const layer_place *place; /* NULL: all on the card, or on the processor without one */
 } plan_inputs;
 
-static size_t kv_of(const plan_inputs *in, const memory_plan *p, int context) {
+static layer_share share_of(const plan_inputs *in, int device) {
+    return (layer_share){.place = in->place, .device = device};
+}
+
+static size_t kv_of(const plan_inputs *in, const memory_plan *p, int context, layer_share share) {
     state_shape shape;
-    state_shape_of(in->c, context, p->kv, &shape);
+    state_shape_of(in->c, context, p->kv, share, &shape);
     return state_kv_bytes(&shape) * (size_t)p->sessions;
+}
+
+/* Does the processor compute any of it? */
+static bool computes(const plan_inputs *in) { return !in->card || in->place; }
+
+static size_t recurrent_of(const plan_inputs *in, const memory_plan *p, layer_share share) {
+    state_shape shape;
+    state_shape_of(in->c, 1, p->kv, share, &shape);
+    return state_recurrent_bytes(&shape);
 }
 
 static size_t held(const fm_plan *f) { return f->trunk + f->kv + f->state + f->scratch + f->other; }
 
 static void set_context(const plan_inputs *in, memory_plan *p, int context) {
     p->face.context = context;
-    p->face.kv = in->card ? 0 : kv_of(in, p, context);
+    layer_share own = share_of(in, PLACE_CPU);
+    p->face.kv = computes(in) ? kv_of(in, p, context, own) : 0;
     size_t tokens = (size_t)context * sizeof(int32_t) + (size_t)in->c->vocab * sizeof(float);
     p->session_bytes =
         round_up(tokens, 4096) + (size_t)p->snapshots * round_up(in->recurrent, 4096) + 8192;
     p->face.state = p->session_bytes * (size_t)p->sessions;
-    if (!in->card) p->face.state += in->recurrent * (size_t)p->sessions;
+    if (computes(in)) p->face.state += recurrent_of(in, p, own) * (size_t)p->sessions;
 }
 
 /* Of the card, with the present context and rows. */
@@ -134,31 +149,57 @@ static err measure_card(const plan_inputs *in, memory_plan *p) {
                          .rows_max = p->rows_max,
                          .sessions = p->sessions,
                          .experts_per_token = in->k,
-                         .kv = p->kv};
+                         .kv = p->kv,
+                         .share = share_of(in, 0)};
     TRY(gpu_ops_measure(&g, &p->need));
     f->vram_trunk = p->need.trunk;
     f->vram_kv = p->need.kv;
     f->vram_state = p->need.state;
     f->vram_scratch = p->need.activations + (size_t)p->need.keys * sizeof(gpu_slot);
-    f->scratch = p->need.pinned + 2 * MIB;
     return err_none();
 }
 
 static void set_rows(const plan_inputs *in, memory_plan *p, int rows) {
     p->rows_max = rows;
-    err ignored = in->card ? measure_card(in, p) : err_none(); /* said by the last one, plan_card */
-    (void)ignored;
-    if (!in->card)
+    p->face.scratch = 0;
+    if (computes(in))
         p->face.scratch = cpu_ops_scratch_bytes(in->c, rows, in->k, p->threads) + 2 * MIB;
+    if (in->place) p->face.scratch += split_scratch_bytes(in->c, rows) + 4096;
+    if (!in->card) return;
+    err ignored = measure_card(in, p); /* said by the last one, plan_card */
+    (void)ignored;
+    p->face.scratch += p->need.pinned + 2 * MIB;
 }
 
 /* The longest context window, up to the wished one, whose cache takes at most a quarter of what the
- * trunk leaves. */
+ * trunk leaves, where it is computed. */
 static int fitting_context(const plan_inputs *in, const memory_plan *p, int wish) {
+    const layer_share all = {0};
     size_t limit = in->card ? p->face.vram_limit : p->face.memory_limit;
-    size_t free_bytes = limit > p->face.trunk ? limit - p->face.trunk : 0;
-    while (wish > CONTEXT_LEAST && kv_of(in, p, wish) > free_bytes / 4) wish /= 2;
+    if (in->place) limit += p->face.memory_limit;
+    size_t free_bytes = limit > in->w->trunk_bytes ? limit - in->w->trunk_bytes : 0;
+    while (wish > CONTEXT_LEAST && kv_of(in, p, wish, all) > free_bytes / 4) wish /= 2;
     return wish;
+}
+
+/* Of the trunk: what stays in memory, and the longest part that only passes through. */
+static void share_trunk(const plan_inputs *in, memory_plan *p) {
+    size_t kept = 0;
+    for (int i = 0; i < weights_parts(in->w); i++) {
+        size_t bytes = weights_part_bytes(in->w, i);
+        bool stays = !in->card || (in->place && share_has_part(share_of(in, PLACE_CPU), in->c, i));
+        if (stays) kept += bytes;
+        if (!stays && bytes > p->staging) p->staging = bytes;
+    }
+    p->face.trunk = round_up(kept, 2 * MIB) + 2 * MIB;
+}
+
+/* At the highest point: with the fewest experts, or while the trunk is read. */
+static size_t least(const plan_inputs *in, const memory_plan *p) {
+    const fm_plan *f = &p->face;
+    size_t loading = f->trunk + f->scratch + f->other + p->staging,
+           works = held(f) + in->floor_slots;
+    return works > loading ? works : loading;
 }
 
 static void choose_rows(const plan_inputs *in, memory_plan *p) {
@@ -180,7 +221,6 @@ static void describe(const plan_inputs *in, fm_plan *f) {
     f->layers = c->layers;
     f->experts = c->experts;
     f->experts_per_token = in->k;
-    f->trunk = round_up(in->w->trunk_bytes, 2 * MIB) + 2 * MIB;
     f->trunk_bytes_token = in->w->trunk_bytes_token;
     for (int i = 0; i < c->layers; i++) {
         if (in->w->layers[i].sparse_index < 0) continue;
@@ -196,9 +236,10 @@ static void describe(const plan_inputs *in, fm_plan *f) {
 static void set_blobs(const plan_inputs *in, memory_plan *p) {
     fm_plan *f = &p->face;
     size_t tokens = (size_t)f->context * sizeof(int32_t) + (size_t)in->c->vocab * sizeof(float);
-    size_t blob = kv_of(in, p, f->context) / (size_t)p->sessions + in->recurrent + tokens + 4096;
+    size_t kv = kv_of(in, p, f->context, (layer_share){0}) / (size_t)p->sessions;
+    size_t blob = kv + in->recurrent + tokens + 4096;
     size_t want = size_min(2 * blob, f->memory_limit / 16);
-    if (held(f) + in->floor_slots + want > f->memory_limit) return;
+    if (least(in, p) + want > f->memory_limit) return;
     p->blob_bytes = want;
     f->other += want;
 }
@@ -207,7 +248,7 @@ static void set_blobs(const plan_inputs *in, memory_plan *p) {
 static size_t floor_of(const plan_inputs *in, memory_plan p, int wished) {
     set_context(in, &p, wished ? wished : int_min(in->c->context, CONTEXT_LEAST));
     set_rows(in, &p, ROWS_LEAST);
-    return held(&p.face) + in->floor_slots;
+    return least(in, &p);
 }
 
 /* Slots on the card, and what of the store is of use beside them. */
@@ -221,21 +262,24 @@ static err plan_card(const plan_inputs *in, memory_plan *p, size_t left) {
     if (!keys) return err_none();
     f->vram_slots = gpu_ops_slots_in(&p->need, room, &owned);
     f->vram_cache = (size_t)f->vram_slots * p->need.slot_bytes;
-    f->vram_fits = f->vram_slots > 0;
-    int useful = int_min(gpu_ops_store_slots(keys, owned), keys);
+    f->vram_fits = f->vram_slots >= (in->place ? int_min(in->k + 2, keys) : 1);
+    int useful = in->place ? keys : int_min(gpu_ops_store_slots(keys, owned), keys);
     size_t most = expert_store_floor(&in->w->experts, int_max(useful, in->k + 2));
-    f->resident = f->fits && (owned == keys || left >= most);
+    f->resident = f->fits && ((owned == keys && !in->place) || left >= most);
     f->cache = size_min(left, most);
     return err_none();
 }
 
-static err make(const fm_options *o, const plan_subject *on, memory_plan *out) {
+static err make(const fm_options *o, const plan_subject *on, const layer_place *place,
+                memory_plan *out) {
     const model_config *c = &on->m->config;
     const model_files *m = on->m;
     const weights *w = on->w;
     *out = (memory_plan){0};
     TRY(check_options(o, c));
-    plan_inputs in = {.c = c, .w = w};
+    plan_inputs in = {.c = c, .w = w, .place = place};
+    if (place) out->place = *place;
+    out->split = place != NULL;
     in.card = on->card && on->card->device && !on->card->info.unified;
     out->face.card = in.card;
     if (in.card) out->face.vram_limit = gpu_ops_limit(&on->card->info, o->vram);
@@ -248,7 +292,7 @@ static err make(const fm_options *o, const plan_subject *on, memory_plan *out) {
     TRY(choose_kv(o, c, &p->kv));
     p->face.kv_type = p->kv == KV_F32 ? FM_KV_F32 : p->kv == KV_F16 ? FM_KV_F16 : FM_KV_Q8;
     state_shape shape;
-    state_shape_of(c, 1, p->kv, &shape);
+    state_shape_of(c, 1, p->kv, (layer_share){0}, &shape);
     in.recurrent = state_recurrent_bytes(&shape);
     p->snapshots = snapshots_for(in.recurrent);
     if (w->experts.n_layers) {
@@ -258,6 +302,7 @@ static err make(const fm_options *o, const plan_subject *on, memory_plan *out) {
     fm_plan *f = &p->face;
     f->memory_limit = o->memory ? o->memory : default_limit();
     describe(&in, f);
+    share_trunk(&in, p);
     size_t map = (size_t)w->experts.n_layers * (size_t)c->experts *
                  (9 * sizeof(expert_part) + sizeof(uint64_t));
     f->other = OTHER_BYTES + in.tokenizer_bytes + map;
@@ -266,27 +311,66 @@ static err make(const fm_options *o, const plan_subject *on, memory_plan *out) {
     set_context(&in, p, wish);
     choose_rows(&in, p);
     f->floor = floor_of(&in, *p, o->context);
-    if (held(f) + in.floor_slots > f->memory_limit && f->floor <= f->memory_limit) {
+    if (least(&in, p) > f->memory_limit && f->floor <= f->memory_limit) {
         if (!o->context) set_context(&in, p, int_min(c->context, CONTEXT_LEAST));
         set_rows(&in, p, ROWS_LEAST);
     }
     if (o->keep_prompts) set_blobs(&in, p);
-    f->fits = held(f) + in.floor_slots <= f->memory_limit;
+    f->fits = least(&in, p) <= f->memory_limit;
     size_t left = f->fits ? f->memory_limit - held(f) : 0;
     f->cache = size_min(left, in.all_slots);
     f->resident = f->fits && left >= in.all_slots;
-    return in.card ? plan_card(&in, p, left) : err_none();
+    if (!in.card) return err_none();
+    layer_place all;
+    place_all(&all, c, 0);
+    f->shared = place != NULL;
+    f->card_layers = place ? place_layers(place, c, 0) : c->layers;
+    place_text(place ? place : &all, c, f->places, sizeof f->places);
+    return plan_card(&in, p, left);
+}
+
+/* The most layers that fit on the card: of the last ones, so that rows cross once. *out is
+ * left alone when none do. */
+static err most_layers(const fm_options *o, const plan_subject *on, bool head, memory_plan *out) {
+    const model_config *c = &on->m->config;
+    int low = 0, high = c->layers; /* low is known to fit, but 0 */
+    while (low < high) {
+        int n = (low + high + 1) / 2;
+        layer_place place;
+        memory_plan p;
+        place_last(&place, c, n, head, 0);
+        TRY(make(o, on, &place, &p));
+        if (p.face.vram_fits) {
+            low = n;
+            *out = p;
+        } else {
+            high = n - 1;
+        }
+    }
+    return err_none();
+}
+
+/* The head goes with the layers where there is room for it beside one of them. */
+static err make_split(const fm_options *o, const plan_subject *on, memory_plan *out) {
+    memory_plan p = {0};
+    TRY(most_layers(o, on, true, &p));
+    if (!p.face.card_layers) TRY(most_layers(o, on, false, &p));
+    if (p.face.card_layers) *out = p;
+    return err_none();
 }
 
 err memory_plan_make(const fm_options *o, const plan_subject *on, memory_plan *out) {
-    TRY(make(o, on, out));
-    if (!out->face.card || out->face.vram_fits || !on->card->automatic) return err_none();
+    TRY(make(o, on, NULL, out));
+    if (!out->face.card || out->face.vram_fits) return err_none();
+    TRY(make_split(o, on, out));
+    if (out->split) return err_none();
     plan_subject without = {.m = on->m, .w = on->w};
     size_t limit = out->face.vram_limit;
-    TRY(make(o, &without, out));
+    TRY(make(o, &without, NULL, out));
     snprintf(out->passed_over, sizeof out->passed_over,
-             "%s: this model needs more than the %zu MiB that are free", on->card->info.name,
-             limit / MIB);
+             "%s: not even one layer of this model fits into %zu MiB of its memory (--vram raises "
+             "it)",
+             on->card->info.name, limit / MIB);
     return err_none();
 }
 

@@ -169,10 +169,28 @@ err check_finite(cpu_ops *o, int layer, const char *what) {
 
 /* ---- begin and head ---- */
 
-static err begin(ops *face, const batch *b) {
+static err enter(ops *face, const batch *b) {
     cpu_ops *o = cpu_of(face);
     assert(b->rows >= 1 && b->rows <= o->o.rows_max && b->n_items <= BATCH_ITEMS_MAX);
     atomic_store(&o->bad, 0);
+    attention_angles(o, b);
+    return err_none();
+}
+
+static err rows_get(ops *face, const batch *b, float *out) {
+    const cpu_ops *o = cpu_of(face);
+    memcpy(out, o->x, (size_t)b->rows * (size_t)o->c->hidden * sizeof *out);
+    return err_none();
+}
+
+static err rows_put(ops *face, const batch *b, const float *in) {
+    cpu_ops *o = cpu_of(face);
+    memcpy(o->x, in, (size_t)b->rows * (size_t)o->c->hidden * sizeof *in);
+    return err_none();
+}
+
+static err begin(ops *face, const batch *b) {
+    cpu_ops *o = cpu_of(face);
     int row = 0;
     for (int i = 0; i < b->n_items; i++) {
         for (int t = 0; t < b->items[i].count; t++, row++) {
@@ -180,8 +198,7 @@ static err begin(ops *face, const batch *b) {
             qmat_row_f32(x, &o->o.weights->embed, b->items[i].ids[t]);
         }
     }
-    attention_angles(o, b);
-    return err_none();
+    return enter(face, b);
 }
 
 /* The head for n rows that lie one after the other in o->h, a piece of the vocabulary at a time. */
@@ -296,6 +313,9 @@ static const ops_table table = {
     .kv_get = kv_get,
     .kv_put = kv_put,
     .begin = begin,
+    .enter = enter,
+    .rows_get = rows_get,
+    .rows_put = rows_put,
     .attention = cpu_attention,
     .delta = cpu_delta_net,
     .moe = cpu_moe,
@@ -331,7 +351,7 @@ err cpu_ops_open(const cpu_ops_options *options, cpu_ops **out) {
     o->face.table = &table;
     o->o = *options;
     o->c = options->weights->config;
-    state_shape_of(o->c, options->context, options->kv, &o->shape);
+    state_shape_of(o->c, options->context, options->kv, options->share, &o->shape);
     err e = set_up(o);
     if (e.code) {
         cpu_ops_close(o);

@@ -41,9 +41,10 @@ typedef struct cpu_ops_options {
     int context, rows_max;
     int experts_per_token;
     kv_type kv;
-    bool exact;      /* float32 activations */
-    bool rope_bf16;  /* see fm_options */
-    bool look_ahead; /* hints to the store; never changes results */
+    layer_share share; /* which layers it computes; the others' weights are not looked at */
+    bool exact;        /* float32 activations */
+    bool rope_bf16;    /* see fm_options */
+    bool look_ahead;   /* hints to the store; never changes results */
 } cpu_ops_options;
 
 typedef struct cpu_ops cpu_ops;

@@ -15,6 +15,7 @@ static const layer_weights *next_of(const gpu_moe_job *j) {
     const gpu_ops *o = j->o;
     int next = j->layer + 1;
     if (!o->o.look_ahead || o->unified || o->tier.resident || next >= o->c->layers) return NULL;
+    if (!share_has(o->o.share, next)) return NULL;
     const layer_weights *w = &o->o.weights->layers[next];
     return w->sparse_index < 0 ? NULL : w;
 }

@@ -65,7 +65,7 @@ static int splits_for(const gpu_ops *o, const batch *b) {
 /* Whether the step can be one graph. */
 static bool recordable(const gpu_ops *o, const batch *b) {
     if (o->hook || o->force || o->clocks || b->rows != b->n_items) return false;
-    if (o->tier.n_layers && !o->tier.resident) return false;
+    if (o->o.share.place || (o->tier.n_layers && !o->tier.resident)) return false;
     for (int i = 0; i < b->n_items; i++) {
         if (!b->items[i].logits) return false;
     }
@@ -85,7 +85,7 @@ static graph_entry *entry_of(gpu_ops *o, const batch *b) {
     return oldest;
 }
 
-static err begin(ops *face, const batch *b) {
+static err enter(ops *face, const batch *b) {
     gpu_ops *o = gpu_of(face);
     assert(b->rows >= 1 && b->rows <= o->o.rows_max && b->n_items <= o->o.sessions);
     TRY(gpu_head_begin(o, b));
@@ -96,7 +96,36 @@ static err begin(ops *face, const batch *b) {
     o->step_began = os_now_ns();
     o->step_misses = o->stats.requests - o->stats.hits;
     if (o->unified && b->rows == 1) gpu_trial_begin(&o->trial, &o->ahead);
-    TRY(gpu_copy_in(o->compute, o->step_addr, o->step_host, o->step_bytes));
+    return gpu_copy_in(o->compute, o->step_addr, o->step_host, o->step_bytes);
+}
+
+static size_t rows_bytes(const gpu_ops *o, const batch *b) {
+    return (size_t)b->rows * (size_t)o->c->hidden * sizeof(float);
+}
+
+/* Nothing of the store's stays pinned: the next machine may want every slot. */
+static err leave(gpu_ops *o) {
+    TRY(gpu_queue_wait(o->compute));
+    if (!o->tier.n_layers) return err_none();
+    if (!o->unified) return gpu_tier_drain(o);
+    gpu_unified_let_go(o);
+    return err_none();
+}
+
+static err rows_get(ops *face, const batch *b, float *out) {
+    gpu_ops *o = gpu_of(face);
+    TRY(gpu_copy_out(o->compute, out, o->x, rows_bytes(o, b)));
+    return leave(o);
+}
+
+static err rows_put(ops *face, const batch *b, const float *in) {
+    gpu_ops *o = gpu_of(face);
+    return gpu_copy_in(o->compute, o->x, in, rows_bytes(o, b));
+}
+
+static err begin(ops *face, const batch *b) {
+    gpu_ops *o = gpu_of(face);
+    TRY(enter(face, b));
     if (recordable(o, b)) {
         o->entry = entry_of(o, b);
         o->entry->used = ++o->clock;
@@ -138,6 +167,7 @@ static err head(ops *face, const batch *b) {
     err e = gpu_head_launch(o, b);
     if (o->mode == STEP_RECORD) e = end_record(o, e);
     if (!e.code) e = gpu_head_finish(o, b);
+    if (!e.code && o->o.share.place) e = leave(o);
     bool missed = o->stats.requests - o->stats.hits != o->step_misses;
     if (o->unified && !e.code && b->rows == 1 && missed)
         gpu_trial_end(&o->trial, &o->ahead, os_now_ns() - o->step_began);
@@ -273,6 +303,9 @@ static const ops_table table = {
     .kv_get = kv_get,
     .kv_put = kv_put,
     .begin = begin,
+    .enter = enter,
+    .rows_get = rows_get,
+    .rows_put = rows_put,
     .attention = attention,
     .delta = delta,
     .moe = gpu_moe,
@@ -406,15 +439,6 @@ static err open_pinned(gpu_ops *o) {
     return err_none();
 }
 
-static err copy_trunk(gpu_ops *o) {
-    const weights *w = o->o.weights;
-    gpu_windows *t = &o->trunk;
-    *t = (gpu_windows){.base = w->trunk.base, .bytes = w->trunk_bytes, .step = w->trunk_bytes};
-    TRY(gpu_alloc(o->device, GPU_DEVICE, w->trunk_bytes, &t->window[0]));
-    t->n = 1;
-    return gpu_copy_in(o->upload, t->window[0].addr, w->trunk.base, w->trunk_bytes);
-}
-
 size_t gpu_ops_limit(const gpu_info *info, size_t wish) {
     bool host = strcmp(info->backend, "host") == 0;
     size_t spare = host ? info->free / 2 : DEVICE_SPARE + info->free / 32;
@@ -424,11 +448,10 @@ size_t gpu_ops_limit(const gpu_info *info, size_t wish) {
 
 /* What the limit leaves for expert slots. */
 static err take_memory(gpu_ops *o) {
-    const weights *w = o->o.weights;
     gpu_cutter s = {0};
     cut_all(o, &s);
     size_t limit = gpu_ops_limit(&o->info, o->o.memory);
-    size_t held = w->trunk_bytes + s.used, slots = 0;
+    size_t trunk = gpu_trunk_bytes(o), held = trunk + s.used, slots = 0;
     if (o->tier.n_layers) slots = o->tier.slot_bytes + (size_t)o->tier.n_keys * sizeof(gpu_slot);
     o->unified = o->info.unified;
     o->ahead = o->o.overlap != GPU_OVERLAP_OFF;
@@ -440,16 +463,16 @@ static err take_memory(gpu_ops *o) {
             "GPU memory of %.0f MiB is too small: trunk %.0f, KV cache and state %.0f, "
             "activations %.0f and an expert slot of %.1f MiB are needed; lower "
             "--context, raise --vram, or use --gpu off",
-            (double)limit / mib, (double)w->trunk_bytes / mib,
+            (double)limit / mib, (double)trunk / mib,
             (double)((o->kv_slot + o->recurrent_slot) * (size_t)o->o.sessions) / mib,
             (double)(s.used - (o->kv_slot + o->recurrent_slot) * (size_t)o->o.sessions) / mib,
             (double)o->tier.slot_bytes / mib);
     }
-    TRY(o->unified ? gpu_unified_trunk(o) : copy_trunk(o));
+    TRY(gpu_trunk_open(o));
     TRY(gpu_alloc(o->device, GPU_DEVICE, s.used, &o->memory));
     s = (gpu_cutter){.base = o->memory.addr};
     cut_all(o, &s);
-    o->bytes = o->trunk.bytes + o->memory.bytes;
+    o->bytes = trunk + o->memory.bytes;
     size_t table_bytes = (size_t)o->tier.n_keys * sizeof(gpu_slot);
     o->store_room = limit - held - table_bytes;
     return o->unified ? err_none() : gpu_tier_open(o, o->store_room);
@@ -518,7 +541,7 @@ static void describe(gpu_ops *o, const gpu_ops_options *options) {
     o->face.table = &table;
     o->o = *options;
     o->c = options->weights->config;
-    state_shape_of(o->c, options->context, options->kv, &o->shape);
+    state_shape_of(o->c, options->context, options->kv, options->share, &o->shape);
 }
 
 err gpu_ops_measure(const gpu_ops_options *options, gpu_ops_need *out) {
@@ -532,7 +555,7 @@ err gpu_ops_measure(const gpu_ops_options *options, gpu_ops_need *out) {
         measure_states(o);
         cut_all(o, &s);
         size_t sessions = (size_t)options->sessions;
-        *out = (gpu_ops_need){.trunk = options->weights->trunk_bytes,
+        *out = (gpu_ops_need){.trunk = gpu_trunk_bytes(o),
                               .kv = o->kv_slot * sessions,
                               .state = o->recurrent_slot * sessions,
                               .pinned = cut_pinned(o, NULL),
@@ -570,6 +593,7 @@ void gpu_ops_close(gpu_ops *o) {
     }
     for (int i = 0; i < GRAPHS_MAX; i++) gpu_graph_close(o->graphs[i].graph);
     gpu_unified_close(o);
+    gpu_trunk_close(o);
     gpu_tier_close(o);
     if (o->device) {
         gpu_free(o->device, &o->memory);

@@ -1,8 +1,8 @@
 /* gpu_ops.h: ops.h on a graphics card (or on the processor playing one: gpu.h).
  *
- *     device memory   trunk (a copy of the arena of weights.h, so every view is moved by one
- *                     distance) | KV and recurrent state of all sessions | activations of a step |
- *                     expert slots: what is left of the limit
+ *     device memory   trunk (the parts of weights.h that are its share: every view of a part is
+ *                     moved by one distance) | KV and recurrent state of all sessions | activations
+ *                     of a step | expert slots: what is left of the limit
  *
  * Experts. When all of them have a slot they are uploaded at the start, and a step is one upload of
  * row numbers, launches, one readback of logits: routing never leaves the card. Steps of one token
@@ -38,6 +38,7 @@ typedef struct gpu_ops_options {
     int context, rows_max, sessions;
     int experts_per_token;
     kv_type kv;
+    layer_share share; /* which layers it computes (gpu_ops_take brings their weights) */
     bool rope_bf16;
     bool look_ahead; /* guesses what the next layer wants; never changes results */
     gpu_overlap overlap;
@@ -65,10 +66,13 @@ size_t gpu_ops_limit(const gpu_info *info, size_t wish);
 /* Slots for experts in so many bytes, and how many of them hold one for good. */
 int gpu_ops_slots_in(const gpu_ops_need *need, size_t bytes, int *owned);
 
-/* Takes the device's memory and uploads the trunk. ERR_BUDGET with the sum when the limit is too
- * small, ERR_UNSUPPORTED for shapes that the kernels do not have. */
+/* Takes the device's memory. ERR_BUDGET with the sum when the limit is too small, ERR_UNSUPPORTED
+ * for shapes that the kernels do not have. */
 err gpu_ops_open(const gpu_ops_options *options, gpu_ops **out) MUST_USE;
 void gpu_ops_close(gpu_ops *o);
+/* A part of the trunk has been read: uploads it if it is of this share, and waits. *needed: the
+ * bytes in memory must stay (unified memory: they are the device's). */
+err gpu_ops_take(gpu_ops *o, int part, const uint8_t *bytes, size_t n, bool *needed) MUST_USE;
 /* Where experts come from; before the first step of a model that has them. Uploads all of them when
  * they fit. progress may be NULL. */
 err gpu_ops_attach(gpu_ops *o, expert_store *store, weights_progress progress, void *ctx) MUST_USE;

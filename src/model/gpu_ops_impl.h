@@ -138,8 +138,10 @@ struct gpu_ops {
     gpu_ops_stats stats;
     size_t bytes; /* of device memory */
 
-    gpu_windows trunk; /* the arena of weights: a copy, or on unified memory itself */
-    gpu_buffer memory; /* all below that is a gpu_addr */
+    gpu_windows trunk;     /* unified memory: the arena of weights itself */
+    gpu_buffer trunk_copy; /* else: the parts of its share */
+    gpu_addr *part_addr; /* owned [parts of weights]: where a part lies in trunk_copy; 0: nowhere */
+    gpu_buffer memory;   /* all below that is a gpu_addr */
     gpu_buffer pinned;
     gpu_tier tier;
 
@@ -211,10 +213,12 @@ static inline int gpu_kv_type(const gpu_ops *o) {
     return types[o->o.kv];
 }
 
-/* The device's address of something in the trunk. */
-static inline gpu_addr gpu_at(const gpu_ops *o, const void *p) {
-    return p ? gpu_windows_at(&o->trunk, p) : 0;
-}
+/* gpu_trunk.c: the device's address of something in the trunk, 0 of NULL; memory for the share's
+ * parts of it. */
+gpu_addr gpu_at(const gpu_ops *o, const void *p);
+size_t gpu_trunk_bytes(const gpu_ops *o);
+err gpu_trunk_open(gpu_ops *o) MUST_USE;
+void gpu_trunk_close(gpu_ops *o);
 
 /* gpu_ops.c */
 err gpu_do(gpu_ops *o, gpu_kernel k, const void *args) MUST_USE;

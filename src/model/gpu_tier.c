@@ -467,7 +467,8 @@ err gpu_ops_attach(gpu_ops *o, expert_store *store, weights_progress progress, v
     pin_store(o);
     prefetch_init(&o->governor);
     /* Where some stay on disk, use decides what is uploaded. */
-    if (!t->n_layers || t->owned_max + expert_store_slots(store) < t->n_keys) return err_none();
+    bool all = !o->o.share.place && t->owned_max + expert_store_slots(store) >= t->n_keys;
+    if (!t->n_layers || !all) return err_none();
     TRY(upload_first(o, progress, ctx));
     if (t->owned_max == t->n_keys) {
         TRY(tell_addresses(o));

@@ -25,7 +25,7 @@ static void best_of(const float *p, int n, int k, int *ids) {
 
 void look_ahead(cpu_ops *o, const batch *b, int layer) {
     int next = layer + 1;
-    if (!o->o.look_ahead || next >= o->c->layers) return;
+    if (!o->o.look_ahead || next >= o->c->layers || !share_has(o->o.share, next)) return;
     const layer_weights *w = &o->o.weights->layers[next];
     if (w->sparse_index < 0 || expert_store_resident(o->o.store)) return;
     if (prefetch_sweeps(b->rows * o->o.experts_per_token, o->c->experts))

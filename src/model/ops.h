@@ -71,6 +71,12 @@ typedef struct ops_table {
 
     /* One batch, in this order. layer counts from 0. */
     err (*begin)(ops *o, const batch *b); /* the rows' embeddings */
+    /* In begin's place, where another machine has the rows (split_ops.h); and the rows of the
+     * residual stream as they are between two layers, [rows, hidden] float32. What was launched is
+     * done when rows_get returns. */
+    err (*enter)(ops *o, const batch *b);
+    err (*rows_get)(ops *o, const batch *b, float *out);
+    err (*rows_put)(ops *o, const batch *b, const float *in);
     err (*attention)(ops *o, const batch *b, int layer);
     err (*delta)(ops *o, const batch *b, int layer);
     err (*moe)(ops *o, const batch *b, int layer);

@@ -8,7 +8,8 @@ static size_t head_bytes(const state_shape *s, int positions) {
     return (size_t)positions * kv_head_bytes(s->type, s->head_dim);
 }
 
-void state_shape_of(const model_config *c, int context, kv_type type, state_shape *out) {
+void state_shape_of(const model_config *c, int context, kv_type type, layer_share share,
+                    state_shape *out) {
     *out = (state_shape){.kv_heads = c->kv_heads,
                          .head_dim = c->head_dim,
                          .context = context,
@@ -17,8 +18,10 @@ void state_shape_of(const model_config *c, int context, kv_type type, state_shap
                          .dk = c->linear_k_dim,
                          .dv = c->linear_v_dim};
     out->channels = 2 * c->linear_k_heads * c->linear_k_dim + c->linear_v_heads * c->linear_v_dim;
-    for (int i = 0; i < c->layers; i++)
-        out->index[i] = c->layer[i].full_attention ? out->n_full++ : out->n_delta++;
+    for (int i = 0; i < c->layers; i++) {
+        int *kind = c->layer[i].full_attention ? &out->n_full : &out->n_delta;
+        out->index[i] = share_has(share, i) ? (*kind)++ : -1;
+    }
 }
 
 static size_t delta_floats(const state_shape *s) {

@@ -13,6 +13,7 @@
 #include "base/budget.h"
 #include "cpu/cpu.h"
 #include "format/config.h"
+#include "model/place.h"
 
 typedef struct state_shape { /* fixed after state_shape_of */
     int n_full, n_delta;     /* layers of each kind */
@@ -22,7 +23,9 @@ typedef struct state_shape { /* fixed after state_shape_of */
     int index[CONFIG_LAYERS_MAX]; /* of a layer among its kind */
 } state_shape;
 
-void state_shape_of(const model_config *c, int context, kv_type type, state_shape *out);
+/* Of the layers of a share; index of the others is -1. */
+void state_shape_of(const model_config *c, int context, kv_type type, layer_share share,
+                    state_shape *out);
 size_t state_kv_bytes(const state_shape *s);        /* of one sequence, whole context */
 size_t state_recurrent_bytes(const state_shape *s); /* of one sequence */
 

@@ -1,15 +1,20 @@
 /* weights.c: see weights.h. The walk over the model: which tensor goes where. How one tensor is
  * checked and read is in weights_load.c, where the experts lie in weights_experts.c.
  *
- * The same walk runs twice: once with loader.base NULL, which only adds up sizes, then with an
- * arena of exactly that size. So the plan and the engine cannot disagree. */
+ * The same walk runs three times: with loader.base NULL, which only adds up sizes; with an arena of
+ * exactly that size, for the views; and once more to read. So the plan and the engine cannot
+ * disagree. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/os.h"
 #include "cpu/cpu_math.h"
 #include "model/weights_load.h"
+
+#define PAGE     ((size_t)16 << 10) /* a multiple of every system's */
+#define ROUNDING ((size_t)2 << 20)  /* of the arena to large pages, and of parts to pages */
 
 /* Where the text model's tensors are: the prefix with which embed_tokens is found. */
 static err find_prefix(loader *l) {
@@ -135,7 +140,7 @@ static err load_delta(loader *l, int i, delta_weights *d) {
     TRY(loader_vector(l, MODULE("norm.weight"), c->linear_v_dim, 0, &d->norm));
     TRY(loader_vector(l, MODULE("A_log"), c->linear_v_heads, 0, &d->exp_a_log));
     float *a_log = (float *)d->exp_a_log; /* ours, in the arena */
-    for (int h = 0; l->base && h < c->linear_v_heads; h++) a_log[h] = exp_1(a_log[h]);
+    for (int h = 0; l->base && !l->skip && h < c->linear_v_heads; h++) a_log[h] = exp_1(a_log[h]);
     return err_none();
 #undef MODULE
 }
@@ -182,22 +187,73 @@ static err load_layer(loader *l, int i) {
     return load_mlp(l, m, c->intermediate, &w->dense);
 }
 
+/* ---- parts ---- */
+
+/* The whole pages of a part. */
+static uint8_t *pages_of(const weights *w, int part, size_t *bytes) {
+    size_t from = round_up(w->part_at[part], PAGE), to = w->part_at[part + 1] / PAGE * PAGE;
+    *bytes = to > from ? to - from : 0;
+    return w->trunk.base + from;
+}
+
+static err discard(weights *w, int part) {
+    size_t bytes;
+    uint8_t *pages = pages_of(w, part, &bytes);
+    TRY(os_discard(pages, bytes));
+    arena_uncharge(&w->trunk, weights_part_bytes(w, part));
+    w->state[part] = PART_GONE;
+    return err_none();
+}
+
+/* Before the tensors of a part are walked over. */
+static err begin_part(loader *l, int part) {
+    weights *w = l->w;
+    l->used = round_up(l->used, WEIGHTS_ALIGN);
+    if (!l->base) w->part_at[part] = l->used;
+    l->skip = !l->sink || w->state[part] == PART_HELD;
+    if (l->skip) return err_none();
+    TRY(arena_charge(&w->trunk, weights_part_bytes(w, part)));
+    l->reading = part;
+    if (w->state[part] != PART_GONE) return err_none();
+    size_t bytes;
+    uint8_t *pages = pages_of(w, part, &bytes);
+    return os_revive(pages, bytes);
+}
+
+static err end_part(loader *l, int part) {
+    weights *w = l->w;
+    const weights_sink *s = l->sink;
+    bool keep = true;
+    if (l->skip) return err_none();
+    size_t bytes = weights_part_bytes(w, part);
+    if (s->part) TRY(s->part(s->ctx, part, w->trunk.base + w->part_at[part], bytes, &keep));
+    l->reading = -1;
+    w->state[part] = PART_HELD;
+    if (!keep) TRY(discard(w, part));
+    if (s->progress) s->progress(s->progress_ctx, "loading", l->used, w->trunk_bytes);
+    return err_none();
+}
+
 static err walk(loader *l) {
     weights *w = l->w;
     const model_config *c = w->config;
     l->used = 0, l->sparse = 0;
+    TRY(begin_part(l, 0));
     TRY(loader_matrix(l, "embed_tokens", c->vocab, c->hidden, &w->embed));
-    w->trunk_bytes_token = l->used;
+    size_t embed_bytes = l->used;
+    TRY(end_part(l, 0));
     for (int i = 0; i < c->layers; i++) {
+        TRY(begin_part(l, 1 + i));
         TRY(load_layer(l, i));
-        if (l->progress) l->progress(l->progress_ctx, "loading", l->used, w->trunk_bytes);
+        TRY(end_part(l, 1 + i));
     }
+    TRY(begin_part(l, c->layers + 1));
     TRY(loader_norm(l, "norm.weight", c->hidden, &w->final_norm));
     w->head = w->embed;
-    size_t embed_bytes = w->trunk_bytes_token;
     if (!c->tied_embeddings) TRY(loader_head(l, &w->head));
     w->trunk_bytes_token = l->used - (c->tied_embeddings ? 0 : embed_bytes);
-    return err_none();
+    if (!l->base) w->part_at[c->layers + 2] = l->used;
+    return end_part(l, c->layers + 1);
 }
 
 static void count_others(weights *w) {
@@ -211,18 +267,23 @@ static void count_others(weights *w) {
 static err prepare(const model_config *config, const st_set *files, weights *w) {
     *w = (weights){.config = config, .files = files};
     w->layers = calloc((size_t)config->layers, sizeof *w->layers);
-    if (!w->layers) return err_make(ERR_NOMEM, "no memory for %d layers", config->layers);
+    w->part_at = calloc((size_t)weights_parts(w) + 1, sizeof *w->part_at);
+    w->state = calloc((size_t)weights_parts(w), sizeof *w->state);
+    if (!w->layers || !w->part_at || !w->state)
+        return err_make(ERR_NOMEM, "no memory for %d layers", config->layers);
     return experts_prepare(w);
+}
+
+static err walk_all(loader *l) {
+    TRY(find_prefix(l));
+    find_convention(l);
+    return walk(l);
 }
 
 err weights_measure(const model_config *config, const st_set *files, weights *out) {
     loader l = {.w = out};
     err e = prepare(config, files, out);
-    if (!e.code) e = find_prefix(&l);
-    if (!e.code) {
-        find_convention(&l);
-        e = walk(&l);
-    }
+    if (!e.code) e = walk_all(&l);
     out->trunk_bytes = l.used;
     if (!e.code) count_others(out);
     if (e.code) weights_close(out);
@@ -232,24 +293,31 @@ err weights_measure(const model_config *config, const st_set *files, weights *ou
 err weights_open(const model_config *config, const st_set *files, const weights_options *options,
                  weights *out) {
     TRY(weights_measure(config, files, out));
-    loader l = {.w = out, .progress = options->progress, .progress_ctx = options->progress_ctx};
-    err e = arena_open(&out->trunk, options->budget, BUDGET_TRUNK, out->trunk_bytes, true);
-    l.base = out->trunk.base;
-    if (!e.code) e = find_prefix(&l);
-    if (!e.code) {
-        find_convention(&l);
-        e = walk(&l);
-    }
+    err e = arena_reserve(&out->trunk, options->budget, BUDGET_TRUNK, out->trunk_bytes, true);
+    if (!e.code) e = arena_charge(&out->trunk, ROUNDING);
+    loader l = {.w = out, .base = out->trunk.base};
+    if (!e.code) e = walk_all(&l);
     assert(e.code || l.used == out->trunk_bytes);
     if (!e.code && !options->no_checksums) e = experts_checksums(out);
-    free(l.staging);
     if (e.code) weights_close(out);
+    return e;
+}
+
+err weights_read(weights *w, const weights_sink *sink) {
+    loader l = {.w = w, .base = w->trunk.base, .sink = sink, .reading = -1};
+    err e = walk_all(&l);
+    free(l.staging);
+    if (l.reading < 0) return e;
+    err ignored = discard(w, l.reading); /* what was read of it is of no use */
+    (void)ignored;
     return e;
 }
 
 void weights_close(weights *w) {
     arena_close(&w->trunk);
     free(w->layers);
+    free(w->part_at);
+    free(w->state);
     free(w->paths);
     free(w->parts);
     free(w->numbers);

@@ -2,7 +2,7 @@
  *
  *     the files --st_set--> names, shapes, dtypes checked
  *           |                             |
- *           trunk: read into one arena    experts: not read; expert_map says where each one lies
+ *           trunk: one arena              experts: not read; expert_map says where each one lies
  *           qmat views, float vectors     (9 parts: gate, up, down x weight, scales, biases)
  *
  * Three layouts (MODEL_FACTS section 7: an expert per tensor, experts stacked, MLX switch_mlp), any
@@ -10,7 +10,12 @@
  * tensor's dtype and shape is checked against config.json; the error names the tensor, what was
  * expected and what was found. Vision tensors are skipped, mtp.* counted and left alone.
  *
- * Fixed after weights_open: any thread may read. */
+ * The trunk lies in parts, one after the other: the embedding, every layer, the last norm with the
+ * head. Which of them are in memory is up to weights_read's caller: what a graphics card has a copy
+ * of need not be here as well. The views of a part that is not in memory still name its places;
+ * reading through them is a crash.
+ *
+ * Fixed after weights_open (trunk and state: weights_read): any thread may read. */
 #ifndef MODEL_WEIGHTS_H
 #define MODEL_WEIGHTS_H
 
@@ -59,6 +64,12 @@ typedef struct layer_weights {
     int sparse_index;   /* layer number of the expert_map, -1 for a dense layer */
 } layer_weights;
 
+typedef enum weights_part_state {
+    PART_NEW,  /* never read, or not whole */
+    PART_HELD, /* in memory */
+    PART_GONE, /* its pages went back */
+} weights_part_state;
+
 typedef struct weights {
     const model_config *config; /* borrowed */
     const st_set *files;        /* borrowed */
@@ -73,25 +84,43 @@ typedef struct weights {
     uint64_t *hashes;      /* owned; the same, experts.hashes */
     arena trunk;           /* owned; closed (base NULL) while only measured */
     size_t trunk_bytes;
-    size_t trunk_bytes_token; /* what one token reads of it: all but the embedding table */
-    int n_mtp, n_vision;      /* tensors that were left alone */
-    bool mlx;                 /* norms are stored as 1 + w */
+    size_t *part_at;           /* owned [parts + 1]: where the parts begin in the trunk */
+    weights_part_state *state; /* owned [parts] */
+    size_t trunk_bytes_token;  /* what one token reads of it: all but the embedding table */
+    int n_mtp, n_vision;       /* tensors that were left alone */
+    bool mlx;                  /* norms are stored as 1 + w */
 } weights;
 
 /* Checks names, dtypes and shapes of everything and computes sizes; reads no weights. config and
  * files are borrowed until weights_close. ERR_NOT_FOUND (tensor), ERR_CORRUPT (shape, dtype),
  * ERR_UNSUPPORTED (fp8 and other encodings, a bias that config.json does not speak of). */
 err weights_measure(const model_config *config, const st_set *files, weights *out) MUST_USE;
-/* The same and reads the trunk into an arena charged to budget. progress may be NULL. */
+/* Parts of the trunk: 0 is the embedding, 1 + i layer i, the last one the last norm and the head
+ * (the norm alone, when the head is the embedding). */
+static inline int weights_parts(const weights *w) { return w->config->layers + 2; }
+static inline size_t weights_part_bytes(const weights *w, int part) {
+    return w->part_at[part + 1] - w->part_at[part];
+}
+
+/* The same and prepares an arena for the trunk, charged to budget as its parts are read.  */
 typedef void (*weights_progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
 typedef struct weights_options {
     budget *budget;    /* borrowed until weights_close */
     bool no_checksums; /* a packed model's experts are taken as they are */
-    weights_progress progress;
-    void *progress_ctx;
 } weights_options;
 err weights_open(const model_config *config, const st_set *files, const weights_options *options,
                  weights *out) MUST_USE;
+
+/* Reads the parts that are not in memory, in order, and hands each to the sink, which says whether
+ * it stays. One part more than those that stay is charged at a time. A sink without a function
+ * keeps all. progress may be NULL. On an error the parts so far are as the sink said. */
+typedef struct weights_sink {
+    err (*part)(void *ctx, int part, const uint8_t *bytes, size_t n, bool *keep);
+    void *ctx;
+    weights_progress progress;
+    void *progress_ctx;
+} weights_sink;
+err weights_read(weights *w, const weights_sink *sink) MUST_USE;
 void weights_close(weights *w); /* also fine on a zeroed one */
 
 /* The matrices of one expert in memory. */

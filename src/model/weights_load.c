@@ -138,7 +138,7 @@ static err load_matrix(loader *l, const char *full_module, int rows, int cols, q
     for (int i = 0; i < 3 && tensors[i]; i++) {
         void *at = take(l, (size_t)tensors[i]->bytes);
         *views[i] = at;
-        if (at) TRY(st_read(l->w->files, tensors[i], at));
+        if (at && !l->skip) TRY(st_read(l->w->files, tensors[i], at));
     }
     return err_none();
 }
@@ -201,7 +201,7 @@ err loader_fused(loader *l, const fused_rows *f, qmat *out) {
         size_t row = (size_t)tensors[i]->bytes / (size_t)f->file_rows;
         uint8_t *at = take(l, row * (size_t)f->rows);
         *views[i] = at;
-        if (at) TRY(read_groups(l, f, tensors[i], at));
+        if (at && !l->skip) TRY(read_groups(l, f, tensors[i], at));
     }
     return err_none();
 }
@@ -214,7 +214,7 @@ static err load_floats(loader *l, const st_tensor *t, size_t n, float add, const
     TRY(dense_kind(l, t, &kind));
     float *at = take(l, n * sizeof(float));
     *out = at;
-    if (!at) return err_none();
+    if (!at || l->skip) return err_none();
     TRY(stage(l, t));
     qmat row = {.format = {.kind = kind}, .rows = 1, .cols = (int)n, .w = l->staging};
     dense_row_f32(at, &row, 0);

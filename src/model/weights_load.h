@@ -10,15 +10,16 @@
 
 typedef struct loader {
     weights *w;
-    const char *prefix; /* of the text model's tensors, static */
-    bool centred;       /* norms are stored as w, used as 1 + w */
-    uint8_t *base;      /* the trunk's arena; NULL: measure only */
-    size_t used;        /* of it, so far */
-    uint8_t *staging;   /* owned; a vector as it is in the file */
+    const char *prefix;       /* of the text model's tensors, static */
+    bool centred;             /* norms are stored as w, used as 1 + w */
+    uint8_t *base;            /* the trunk's arena; NULL: measure only */
+    size_t used;              /* of it, so far */
+    bool skip;                /* what comes is not to be read: only views are made */
+    int reading;              /* the part that is being read, -1: none */
+    const weights_sink *sink; /* NULL: nothing is read */
+    uint8_t *staging;         /* owned; a vector as it is in the file */
     size_t staging_bytes;
     int sparse; /* layers with experts so far */
-    weights_progress progress;
-    void *progress_ctx;
 } loader;
 
 /* Names are given without the prefix. */
