@@ -117,7 +117,9 @@ err expert_store_request(expert_store *s, int layer, const int *ids, int n) {
         store_demand(s, x);
         s->stats.misses++;
     }
-    store_pump(s, false);
+    /* No checksums yet: the look-ahead comes now, and the disk would wait for its reads meanwhile.
+     */
+    store_start(s);
     return err_none();
 }
 

@@ -132,5 +132,7 @@ static inline bool store_is_called_off(const slot *x) {
 bool store_pump(expert_store *s, bool wait);
 /* Only collects and starts: before a request, whose reads are worth more than checksums now. */
 void store_collect(expert_store *s);
+/* Only starts what waits. */
+void store_start(expert_store *s);
 
 #endif

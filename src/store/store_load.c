@@ -220,7 +220,7 @@ static bool guess_next(expert_store *s) {
     return true;
 }
 
-static void start_waiting(expert_store *s) {
+void store_start(expert_store *s) {
     if (start_queue(s, &s->demand, 0) && s->demand_reads == 0) {
         bool fills = s->fill_at < s->n_keys;
         int spare = fills ? int_max(0, s->n_reads + io_in_flight(s->io) - STORE_FILL_MAX) : 0;
@@ -243,11 +243,11 @@ static void finish(expert_store *s, io_read *read) {
 /* Takes what has ended off the disk's hands, and gives it its next reads. */
 static bool collect(expert_store *s, bool wait) {
     if (s->n_arrived > IO_DEPTH_MAX) return false; /* room for all that may be in flight */
-    start_waiting(s);
+    store_start(s);
     io_read *read = io_next(s->io, wait);
     if (!read) return false;
     for (; read; read = io_next(s->io, false)) finish(s, read);
-    start_waiting(s);
+    store_start(s);
     return true;
 }
 
@@ -291,6 +291,6 @@ static bool take_arrived(expert_store *s) {
 bool store_pump(expert_store *s, bool wait) {
     bool any = collect(s, wait && s->n_arrived == 0);
     any = take_arrived(s) || any;
-    start_waiting(s);
+    store_start(s);
     return any;
 }
