@@ -5,7 +5,7 @@
   python3 prepare_sources.py NPM_DIR
 
 The tables are checked in, so this is only needed to rebuild them."""
-import csv, gzip, json, os, re, sys
+import csv, json, lzma, os, re, sys
 from collections import defaultdict
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -180,7 +180,7 @@ def main():
     table = [
         [w, [[e["p"], e["d"], e["e"], e["s"], e["h"], e["vh"], e["a"], e["m"], e["c"]] for e in words[w]]] for w in keep
     ]
-    dump("words.json.gz", table)
+    dump("words.json.xz", table)
 
     cl = json.load(open(f"{NPM}/node_modules/countries-list/countries.min.json"))
     lang = json.load(open(f"{NPM}/node_modules/countries-list/languages.min.json"))
@@ -230,7 +230,7 @@ PN PR RE SH SJ SX TA TC TF TK UM VG VI WF YT""".split()
             ]
         )
     print(len(rows), "countries")
-    dump("countries.json.gz", rows)
+    dump("countries.json.xz", rows)
 
     el = []
     for r in csv.DictReader(open(f"{NPM}/node_modules/periodic-table/data.csv"), skipinitialspace=True):
@@ -259,13 +259,12 @@ PN PR RE SH SJ SX TA TC TF TK UM VG VI WF YT""".split()
         assert n == e[0]
         e[1], e[2] = s, nm
     print(len(el), "elements", el[12], el[116])
-    dump("elements.json.gz", el)
+    dump("elements.json.xz", el)
 
 
 def dump(name, obj):
-    with open(f"{HERE}/sources/{name}", "wb") as f:
-        with gzip.GzipFile(fileobj=f, mode="wb", mtime=0) as z:
-            z.write(json.dumps(obj, ensure_ascii=False, separators=(",", ":")).encode())
+    with lzma.open(f"{HERE}/sources/{name}", "wb", preset=9 | lzma.PRESET_EXTREME) as f:
+        f.write(json.dumps(obj, ensure_ascii=False, separators=(",", ":")).encode())
     print(name, os.path.getsize(f"{HERE}/sources/{name}"))
 
 
