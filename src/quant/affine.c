@@ -25,15 +25,22 @@ void affine_unpack_row(uint8_t *q, const void *w, int bits, int cols) {
     }
 }
 
+/* Eight values are `bits` whole bytes. Four and eight bits, the usual cases, apart: they become
+ * wide instructions. */
 void affine_pack_row(void *w, const uint8_t *q, int bits, int cols) {
     uint8_t *bytes = w;
-    memset(bytes, 0, (size_t)cols * (size_t)bits / 8);
-    for (int c = 0; c < cols; c++) {
-        size_t bit = (size_t)c * (size_t)bits;
-        unsigned shift = bit & 7;
-        unsigned two = (unsigned)q[c] << shift;
-        bytes[bit >> 3] = (uint8_t)(bytes[bit >> 3] | (two & 0xffu));
-        if (shift + (unsigned)bits > 8) bytes[(bit >> 3) + 1] = (uint8_t)(two >> 8);
+    if (bits == 4) {
+        for (int i = 0; i < cols / 2; i++) bytes[i] = (uint8_t)(q[2 * i] | q[2 * i + 1] << 4);
+        return;
+    }
+    if (bits == 8) {
+        memcpy(w, q, (size_t)cols);
+        return;
+    }
+    for (int c = 0; c < cols; c += 8) {
+        uint64_t eight = 0;
+        for (int i = 0; i < 8; i++) eight |= (uint64_t)q[c + i] << (i * bits);
+        for (int i = 0; i < bits; i++) *bytes++ = (uint8_t)(eight >> (8 * i));
     }
 }
 
@@ -65,20 +72,41 @@ static uint16_t round_half(float x, bool f16) {
     return f16 ? f32_to_f16(x) : f32_to_bf16(x);
 }
 
-static void quantise_group(uint8_t *q, uint16_t *scale, uint16_t *bias, const float *x, qformat f) {
-    float low = x[0], high = x[0];
-    for (int i = 1; i < f.group; i++) {
-        if (x[i] < low) low = x[i];
-        if (x[i] > high) high = x[i];
+/* Smallest and largest of x[n], n a multiple of LANES. */
+static void range_of(const float *x, int n, float *low, float *high) {
+    enum { LANES = 16 };
+    float l[LANES], h[LANES];
+    memcpy(l, x, sizeof l);
+    memcpy(h, x, sizeof h);
+    for (int i = LANES; i < n; i += LANES) {
+        for (int k = 0; k < LANES; k++) {
+            l[k] = x[i + k] < l[k] ? x[i + k] : l[k];
+            h[k] = x[i + k] > h[k] ? x[i + k] : h[k];
+        }
     }
-    float top = (float)((1 << f.bits) - 1);
+    *low = l[0];
+    *high = h[0];
+    for (int k = 1; k < LANES; k++) {
+        *low = l[k] < *low ? l[k] : *low;
+        *high = h[k] > *high ? h[k] : *high;
+    }
+}
+
+static void quantise_group(uint8_t *q, uint16_t *scale, uint16_t *bias, const float *x, qformat f) {
+    float low, high, top = (float)((1 << f.bits) - 1);
+    range_of(x, f.group, &low, &high);
     *scale = round_half(high / top - low / top, f.scales_f16);
     *bias = round_half(low, f.scales_f16);
     float s = affine_scale_f32(scale, f.scales_f16, 0), b = affine_scale_f32(bias, f.scales_f16, 0);
+    if (!(s > 0)) {
+        memset(q, 0, (size_t)f.group);
+        return;
+    }
     for (int i = 0; i < f.group; i++) {
-        float steps = s > 0 ? (x[i] - b) / s : 0;
-        if (steps > top) steps = top;
-        q[i] = steps > 0 ? (uint8_t)(steps + 0.5f) : 0;
+        float steps = (x[i] - b) / s;
+        steps = steps > 0 ? steps : 0;
+        steps = steps < top ? steps : top;
+        q[i] = (uint8_t)(int)(steps + 0.5f);
     }
 }
 
