@@ -65,10 +65,8 @@ static bool experts_fit(const args_experts *a) {
 
 /* ---- shared memory of the kernels for few vectors ---- */
 
-static int slot_bytes(int cols, int bits, int pad) {
-    int units = cols / UNIT;
-    return 16 * (units + pad) * 8 * bits + 64 * units;
-}
+static int slot_bytes(int cols, int bits) { return cols / UNIT * (16 * 8 * bits + 64); }
+static int plan_bytes(int pairs) { return over(pairs, 4) * 4 * FEW_PLAN; }
 
 static int x_bytes(int n, int cols) { return n * (cols / BLOCK) * X_STRIDE; }
 static int part_floats(int n, int cols) { return n * (cols / UNIT) * 16; }
@@ -111,8 +109,7 @@ static err few_matvec(gpu_queue *q, args_few_matvec *a, bool *done) {
     int groups = min_int(d->units, tiles), each = over(tiles, groups);
     int tile = part_floats(n, cols) * (int)sizeof(float);
     room_wish w = {.fixed = x_bytes(n, cols), .part_least = tile, .part_step = tile};
-    w.part_most = tile * each, w.slot = slot_bytes(cols, bits, 1), w.slots_most = each;
-    a->room.pad = 1;
+    w.part_most = tile * each, w.slot = slot_bytes(cols, bits), w.slots_most = each;
     if (!make_room(d, &w, &a->room, &shared)) return err_none();
     a->room.tiles = tiles;
     a->room.x_at = FEW_HEAD + a->room.slots * a->room.slot_bytes;
@@ -187,13 +184,17 @@ static err few_in(gpu_queue *q, args_few_in *a, bool *done) {
     int tiles = over(a->e.gate.rows, 16), all = tiles * a->e.max_active;
     int groups = min_int(d->units, all), F = (int)sizeof(float);
     int one = 2 * part_floats(1, cols) * F, most = 2 * part_floats(a->e.n_rows, cols) * F;
-    room_wish w = {.fixed = x_bytes(rows, cols) + FEW_PLAN, .part_least = most, .part_step = one};
+    int bases = a->router.logits ? over(a->router.n_experts, 2) * 2 * (int)sizeof(gpu_addr) : 0;
+    int plan = plan_bytes(a->e.n_pairs) + bases;
+    room_wish w = {.fixed = x_bytes(rows, cols) + plan, .part_least = most, .part_step = one};
     w.part_most = w.part_least + one * over(all, groups);
-    w.slot = slot_bytes(cols, max_int(a->e.gate.bits, a->e.up.bits), 0);
+    w.slot = slot_bytes(cols, max_int(a->e.gate.bits, a->e.up.bits));
     w.slots_most = 2 * over(all, groups);
     if (!make_room(d, &w, &a->room, &shared)) return err_none();
     a->room.tiles = tiles;
-    a->room.x_at = FEW_HEAD + a->room.slots * a->room.slot_bytes + FEW_PLAN;
+    a->room.plan_at = FEW_HEAD + a->room.slots * a->room.slot_bytes;
+    a->bases_at = a->room.plan_at + plan - bases;
+    a->room.x_at = a->room.plan_at + plan;
     a->room.part_at = a->room.x_at + x_bytes(rows, cols);
     *done = true;
     return start(q, HOP_few_in, (gpu_shape){groups, 1, 1, shared}, FEW_THREADS, a);
@@ -204,21 +205,23 @@ static err few_out(gpu_queue *q, args_few_out *a, bool dry, bool *done) {
     const cuda_device *d = device_of(q);
     int cols = a->e.gate.cols, pairs = a->e.n_pairs, F = (int)sizeof(float), shared;
     int x = x_bytes(pairs, cols), parts = part_floats(pairs, cols) * F, own = 0, own_parts = 0;
-    room_wish w = {.slot = slot_bytes(cols, a->e.gate.bits, 0), .part_step = 1};
+    int plan = plan_bytes(pairs);
+    room_wish w = {.slot = slot_bytes(cols, a->e.gate.bits), .part_step = 1};
     w.slots_most = a->e.max_active;
     if (a->shared.w) {
         own = x_bytes(a->combine.n, a->shared.cols);
         own_parts = part_floats(a->combine.n, a->shared.cols) * F;
-        w.slot = max_int(w.slot, slot_bytes(a->shared.cols, a->shared.bits, 0));
+        w.slot = max_int(w.slot, slot_bytes(a->shared.cols, a->shared.bits));
         w.slots_most++;
     }
     a->room.tiles = over(a->e.gate.rows, 16);
     int groups = min_int(d->units, a->room.tiles);
     w.slots_most *= over(a->room.tiles, groups);
-    w.fixed = x + own + own_parts + FEW_PLAN;
+    w.fixed = x + own + own_parts + plan;
     w.part_least = w.part_most = parts;
     if (!make_room(d, &w, &a->room, &shared)) return err_none();
-    a->room.x_at = FEW_HEAD + a->room.slots * a->room.slot_bytes + FEW_PLAN;
+    a->room.plan_at = FEW_HEAD + a->room.slots * a->room.slot_bytes;
+    a->room.x_at = a->room.plan_at + plan;
     a->shared_x_at = a->room.x_at + x;
     a->shared_part_at = a->shared_x_at + own;
     a->room.part_at = a->shared_part_at + own_parts;

@@ -11,12 +11,11 @@ enum {
     FEW_WARPS = 16, /* that compute; one more copies */
     FEW_COMPUTE = 512,
     FEW_THREADS = 544,
-    FEW_HEAD = 1024, /* bytes before the ring */
-    FEW_SLOTS = 16,  /* of the ring, at most */
-    FEW_PAIRS = 256, /* of a step, at most */
-    /* experts: ids, order, place, ids sorted, weights [FEW_PAIRS]; gpu_active [FEW_PAIRS] */
-    FEW_PLAN = FEW_PAIRS * (5 * 4 + 16),
-    FEW_EXPERTS = 512, /* of a layer, to choose from */
+    FEW_HEAD = 1024,           /* bytes before the ring */
+    FEW_SLOTS = 16,            /* of the ring, at most */
+    FEW_PAIRS = 256,           /* of a step, at most */
+    FEW_PLAN = 6 * 4 + 8 + 16, /* bytes of few_plan for a pair; pairs a multiple of 4 */
+    FEW_EXPERTS = 512,         /* of a layer, to choose from */
     GEMM_THREADS = 256,
     GEMM_SLOTS = 4,
     GEMM_HEAD = 384, /* barriers; where the vectors' rows begin [64] */
@@ -27,12 +26,11 @@ enum {
     CONV_GROUPS = 16, /* that share a segment's tokens */
 };
 
-/* Shared memory: FEW_HEAD, the ring, the vectors, the parts. */
+/* Shared memory: FEW_HEAD, the ring, the plan, the vectors, the parts. */
 typedef struct few_room {
-    int slots, slot_bytes, x_at, part_at; /* bytes */
+    int slots, slot_bytes, plan_at, x_at, part_at; /* bytes */
     int part_floats;
     int tiles; /* of 16 rows, all matrices together */
-    int pad;   /* 1: rows lie a unit apart in a slot */
 } few_room;
 
 /* rmsnorm, matvec, conv. norm.x NULL: no norm, m.x as it is; conv.w NULL: no convolution. */
@@ -49,6 +47,7 @@ typedef struct args_few_in {
     args_plan plan;
     args_experts e;
     few_room room;
+    int bases_at; /* bytes: where all experts lie [n_experts] */
 } args_few_in;
 
 /* The shared expert's swiglu and way out, the way out of all experts, combine. combine.h NULL: the

@@ -11,6 +11,7 @@
 #include "gpu/kernels/cuda_unit.inc"
 
 #include "gpu/kernels/cuda_few.inc"
+#include "gpu/kernels/cuda_moe.inc"
 #include "gpu/kernels/cuda_gemm.inc"
 #include "gpu/kernels/cuda_tile.inc"
 
