@@ -41,6 +41,10 @@ static gpu_shape attn_shape(const args_attn *a) {
     return shape(a->n_kv * blocks, a->n, a->n_splits ? a->n_splits : 1, floats);
 }
 
+static gpu_shape merge_shape(const args_attn *a) {
+    return shape(a->n_q, a->n, over(a->dim, ATTN_MERGE_DIM), ATTN_MERGE * (3 + ATTN_MERGE_DIM));
+}
+
 /* Three kernels with vectors of one row or head. */
 static gpu_shape sequence_shape(gpu_kernel k, const void *args) {
     switch (k) {
@@ -103,9 +107,7 @@ gpu_shape gpu_shape_of(gpu_kernel k, const void *args) {
         return shape(a->n_q + 2 * a->n_kv, a->n, 1, a->dim);
     }
     case GPU_attn: return attn_shape(args);
-    case GPU_attn_merge:
-        return shape(((const args_attn *)args)->n_q, ((const args_attn *)args)->n, 1,
-                     3 * ATTN_THREADS);
+    case GPU_attn_merge: return merge_shape(args);
     case GPU_conv:
     case GPU_delta_in:
     case GPU_delta:

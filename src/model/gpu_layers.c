@@ -178,7 +178,8 @@ static err delta_run(gpu_ops *o, const batch *b, const delta_weights *w, gpu_add
                       .n_v = c->linear_v_heads,
                       .dk = c->linear_k_dim,
                       .dv = c->linear_v_dim,
-                      .stride = o->shape.channels};
+                      .stride = o->shape.channels,
+                      .n = b->rows};
     TRY(gpu_do(o, GPU_delta, &run));
     args_delta_out out = {.o = o->heads,
                           .z = o->z,

@@ -43,7 +43,8 @@ static void fill_step(gpu_ops *o, const batch *b) {
     for (int i = 0; i < b->n_items; i++) {
         const batch_item *item = &b->items[i];
         int slot = ((const gpu_state *)(const void *)item->state)->slot;
-        o->step.segments[i] = (gpu_segment){.first = row, .count = item->count, .slot = slot};
+        o->step.segments[i] =
+            (gpu_segment){.first = row, .count = item->count, .slot = slot, .start = item->start};
         for (int t = 0; t < item->count; t++, row++) {
             o->step.rows[row] = (gpu_row){.position = item->start + t, .slot = slot};
             o->step.ids[row] = item->ids[t];

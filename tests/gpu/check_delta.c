@@ -7,11 +7,11 @@
 
 enum { SLOTS = 3 };
 
-/* Segments of the given counts, in slots 2, 0, 1. */
+/* Segments of the given counts, in slots 2, 0, 1, at positions 0, 101, 202. */
 static int segments_of(const int *counts, int n, gpu_segment *out) {
     int first = 0;
     for (int i = 0; i < n; i++) {
-        out[i] = (gpu_segment){first, counts[i], (i + 2) % SLOTS, 0};
+        out[i] = (gpu_segment){first, counts[i], (i + 2) % SLOTS, i * 101};
         first += counts[i];
     }
     return first;
@@ -94,6 +94,21 @@ static void in_case(lab *l, const delta_shape *s, int n) {
     lab_end(l);
 }
 
+/* Segment by segment, each cut at one or two positions that are multiples of 64. */
+static void one_by_one(lab *l, args_delta *a, const gpu_segment *seg, int n) {
+    for (int i = 0; i < n; i++) {
+        for (gpu_segment rest = seg[i], now; rest.count; rest.count -= now.count) {
+            int cut = (64 << lab_int(l, 0, 1)) - rest.start % 64;
+            now = rest;
+            if (cut < rest.count) now.count = cut;
+            a->segments = lab_in(l, &now, sizeof now);
+            a->n_segments = 1, a->n = now.count;
+            lab_run(l, GPU_delta, a);
+            rest.first += now.count, rest.start += now.count;
+        }
+    }
+}
+
 static void delta_case(lab *l, const delta_shape *s, const int *counts, int n_segments) {
     gpu_segment seg[SLOTS];
     int n = segments_of(counts, n_segments, seg), keys = s->n_k * s->dk;
@@ -111,7 +126,7 @@ static void delta_case(lab *l, const delta_shape *s, const int *counts, int n_se
     float *state = lab_floats(l, (size_t)(SLOTS * per_slot), -1, 1),
           *want = lab_host(l, values * F);
     args_delta a = {.n_segments = n_segments, .n_k = s->n_k, .n_v = s->n_v, .dk = s->dk};
-    a.dv = s->dv, a.stride = stride, a.state_stride = (size_t)per_slot;
+    a.dv = s->dv, a.n = n, a.stride = stride, a.state_stride = (size_t)per_slot;
     a.qkv = lab_in(l, qkv, floats * F);
     float *both = lab_host(l, 2 * gates * F);
     memcpy(both, decay, gates * F);
@@ -120,6 +135,8 @@ static void delta_case(lab *l, const delta_shape *s, const int *counts, int n_se
     a.o = lab_out(l, values * F);
     a.state = lab_in(l, state, (size_t)(SLOTS * per_slot) * F);
     a.segments = lab_in(l, seg, (size_t)n_segments * sizeof *seg);
+    float *before = lab_host(l, (size_t)(SLOTS * per_slot) * F);
+    memcpy(before, state, (size_t)(SLOTS * per_slot) * F);
     lab_run(l, GPU_delta, &a);
     float *scratch = lab_host(l, cpu_delta_scratch(s->dk, s->dv) * F);
     for (int i = 0; i < n_segments * s->n_v; i++) {
@@ -143,9 +160,18 @@ static void delta_case(lab *l, const delta_shape *s, const int *counts, int n_se
                        .scratch = scratch};
         l->cpu->delta_step(&d);
     }
-    lab_close(l, lab_read(l, a.o, values * F), want, values, 2e-6, describe(s, "delta", n));
-    lab_close(l, lab_read(l, a.state, (size_t)(SLOTS * per_slot) * F), state,
-              (size_t)(SLOTS * per_slot), 2e-6, describe(s, "delta state", n));
+    const float *o = lab_read(l, a.o, values * F);
+    const float *after = lab_read(l, a.state, (size_t)(SLOTS * per_slot) * F);
+    lab_close(l, o, want, values, 2e-6, describe(s, "delta", n));
+    lab_close(l, after, state, (size_t)(SLOTS * per_slot), 2e-6, describe(s, "delta state", n));
+    a.o = lab_out(l, values * F);
+    a.state = lab_in(l, before, (size_t)(SLOTS * per_slot) * F);
+    one_by_one(l, &a, seg, n_segments);
+    lab_same(l, lab_read(l, a.o, values * F), o, values * F,
+             describe(s, "delta in pieces: the same bits", n));
+    lab_same(l, lab_read(l, a.state, (size_t)(SLOTS * per_slot) * F), after,
+             (size_t)(SLOTS * per_slot) * F,
+             describe(s, "delta state in pieces: the same bits", n));
     lab_end(l);
 }
 
@@ -191,4 +217,13 @@ void check_delta(lab *l) {
         delta_case(l, &shapes[i], (int[]){8, 70}, 2);
     }
     lab_end_group(l, "delta, token by token and many");
+    lab_begin(l);
+    static const delta_shape long_ones[] = {{2, 4, 128, 128}, {1, 1, 128, 64}, {1, 2, 128, 32}};
+    for (int i = 0; i < 3; i++) {
+        delta_case(l, &long_ones[i], (int[]){64 * (i + 1)}, 1);
+        delta_case(l, &long_ones[i], (int[]){331, 1, 90}, 3);
+        delta_case(l, &long_ones[i], (int[]){15, 43, 16}, 3);
+        delta_case(l, &long_ones[i], (int[]){17, 30, 200}, 3);
+    }
+    lab_end_group(l, "delta, prompts");
 }

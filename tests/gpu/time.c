@@ -300,6 +300,16 @@ static err run_attn(bench *b, const void *args, int i) {
     return c->whole ? err_none() : gpu_run(b->l->queue, GPU_attn_merge, &a);
 }
 
+/* Parts of random numbers: as much work as any. */
+static err run_merge(bench *b, const void *args, int i) {
+    const attn_case *c = args;
+    (void)i;
+    args_attn a = {.n = c->n, .n_q = c->n_q, .n_kv = c->n_kv, .dim = 256, .rows = c->rows};
+    a.part = b->work.addr, a.out = b->spare.addr;
+    a.n_splits = (c->context + ATTN_SPLIT - 1) / ATTN_SPLIT;
+    return gpu_run(b->l->queue, GPU_attn_merge, &a);
+}
+
 static void time_attention(bench *b) {
     static const attn_case cases[] = {
         {1, 16, 2, 1024, KVT_F16, false, 0},   {1, 16, 2, 4096, KVT_F16, false, 0},
@@ -325,6 +335,7 @@ static void time_attention(bench *b) {
             2.0 * c.n_kv * c.context * (double)gpu_kv_head_bytes(c.type, 256) * (c.whole ? 1 : c.n);
         report(b, name, time_of(b, run_attn, &c, c.whole ? 2 : 16), bytes);
         report_plain(b, run_attn, &c, c.whole ? 1 : 16);
+        if (!c.whole) report(b, "    attn_merge of it", time_of(b, run_merge, &c, 16), 0);
         lab_end(b->l);
     }
 }
@@ -341,6 +352,7 @@ static err run_delta(bench *b, const void *args, int i) {
     (void)i;
     args_delta a = {.n_segments = c->segments, .n_k = 16, .n_v = c->n_v, .dk = 128, .dv = 128};
     a.qkv = b->work.addr, a.stride = stride, a.state_stride = state / 4;
+    a.n = c->segments * c->tokens;
     a.decay = a.beta = b->work.addr;
     a.o = b->spare.addr;
     a.segments = c->list;
@@ -349,8 +361,8 @@ static err run_delta(bench *b, const void *args, int i) {
 }
 
 static void time_delta(bench *b) {
-    static const delta_case cases[] = {
-        {32, 1, 1, 0}, {64, 1, 1, 0}, {32, 8, 1, 0}, {32, 1, 2048, 0}};
+    static const delta_case cases[] = {{32, 1, 1, 0},    {64, 1, 1, 0},   {32, 8, 1, 0},
+                                       {32, 1, 2048, 0}, {32, 1, 256, 0}, {64, 1, 2048, 0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         delta_case c = cases[i];
         gpu_segment list[8];

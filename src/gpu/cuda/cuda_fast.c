@@ -193,5 +193,6 @@ err cuda_fast_launch(gpu_queue *q, gpu_kernel k, const void *args, bool *done) {
     if (k == GPU_matvec) return matvec(q, args, done);
     if (k == GPU_experts) return experts(q, args, done);
     if (k == GPU_attn) return cuda_tile_attn(q, args, done);
+    if (k == GPU_delta) return cuda_tile_delta(q, args, done);
     return err_none();
 }

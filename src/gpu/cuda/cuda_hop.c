@@ -126,6 +126,11 @@ static gpu_addr scratch_of(gpu_queue *base) {
     return q->scratch;
 }
 
+gpu_addr cuda_scratch(gpu_queue *q, size_t *bytes) {
+    *bytes = SCRATCH;
+    return scratch_of(q);
+}
+
 static err split(gpu_queue *q, gpu_addr x, int stride, int n, int cols, gpu_addr to) {
     args_split a = {.x = x, .to = to, .n = n, .cols = cols, .stride = stride};
     int groups = over(n * (cols / UNIT) * 4, SPLIT_THREADS);

@@ -39,12 +39,15 @@ typedef enum cuda_fast { CUDA_FAST_KERNELS(CUDA_FAST_ID) FAST_COUNT } cuda_fast;
 #define CUDA_HOP_ID(name) HOP_##name,
 typedef enum cuda_hop_kernel { CUDA_HOP_KERNELS(CUDA_HOP_ID) HOP_COUNT } cuda_hop_kernel;
 
-/* Those of kernels/cuda_attn.inc. */
+/* Those of kernels/cuda_attn.inc and cuda_delta.inc. */
 #define CUDA_TILE_KERNELS(X)                                                                       \
     X(attn_256_many)                                                                               \
     X(attn_256_few)                                                                                \
     X(attn_128_many)                                                                               \
-    X(attn_128_few)
+    X(attn_128_few)                                                                                \
+    X(delta_chunks)                                                                                \
+    X(delta_walk)                                                                                  \
+    X(delta_edge)
 #define CUDA_TILE_ID(name) TILE_##name,
 typedef enum cuda_tile_kernel { CUDA_TILE_KERNELS(CUDA_TILE_ID) TILE_COUNT } cuda_tile_kernel;
 
@@ -107,8 +110,12 @@ err cuda_fast_load(cuda_device *d) MUST_USE;
 /* Launches the work on the matrix units; *done false: the portable body has to do it. */
 err cuda_fast_launch(gpu_queue *q, gpu_kernel k, const void *args, bool *done) MUST_USE;
 
-/* cuda_tile.c: likewise attention. */
+/* cuda_tile.c: likewise attention and the delta rule. */
 err cuda_tile_load(cuda_device *d) MUST_USE;
 err cuda_tile_attn(gpu_queue *q, const args_attn *a, bool *done) MUST_USE;
+err cuda_tile_delta(gpu_queue *q, const args_delta *a, bool *done) MUST_USE;
+
+/* cuda_hop.c: memory of the queue for what one launch leaves to the next; 0: there is none. */
+gpu_addr cuda_scratch(gpu_queue *q, size_t *bytes);
 
 #endif

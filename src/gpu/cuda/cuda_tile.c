@@ -1,6 +1,8 @@
-/* cuda_tile.c: which launches of attention go to the matrix units (kernels/cuda_attn.inc), and
- * their shapes: float16 caches with heads of 128 or 256 numbers whose rows begin at 16 bytes. */
+/* cuda_tile.c: which launches go to the matrix units by kernels/cuda_attn.inc and cuda_delta.inc,
+ * and their shapes: attention over float16 caches with heads of 128 or 256 numbers whose rows begin
+ * at 16 bytes, the delta rule of steps in which a segment may have pieces for it. */
 #include "gpu/cuda/cuda_impl.h"
+#include "gpu/kernels/cuda_args.h"
 
 enum {
     ATTN_TILE_THREADS = 256,
@@ -9,6 +11,7 @@ enum {
     PIECE = 64 /* positions that are copied at a time */
 };
 
+static int min_int(int a, int b) { return a < b ? a : b; }
 static int over(int n, int by) { return (n + by - 1) / by; }
 
 static const char *name_of(cuda_tile_kernel k) {
@@ -56,4 +59,46 @@ err cuda_tile_attn(gpu_queue *q, const args_attn *given, bool *done) {
     if (!many) k = (cuda_tile_kernel)(k + 1);
     *done = true;
     return cuda_start(q, d->tile[k], name_of(k), s, ATTN_TILE_THREADS, list);
+}
+
+/* ---- the delta rule ---- */
+
+/* Nothing but the segments' own pieces may decide: with fewer rows none has a piece long enough. */
+static bool delta_fits(const cuda_device *d, const args_delta *a) {
+    return a->n - a->n_segments + 1 >= TD_LEAST && a->dk == TD_DK && a->dv % TD_COLUMNS == 0 &&
+           a->stride % 4 == 0 && a->qkv % 16 == 0 && (a->o | a->state) % 8 == 0 &&
+           a->state_stride % 2 == 0 && TD_WALK_SHARED <= d->shared_bytes;
+}
+
+static err delta_start(gpu_queue *q, cuda_tile_kernel k, args_tile_delta *a, gpu_shape s,
+                       int threads) {
+    void *list[] = {a};
+    return cuda_start(q, ((cuda_device *)(void *)q->device)->tile[k], name_of(k), s, threads, list);
+}
+
+static err delta_edge(gpu_queue *q, args_tile_delta *a, int last) {
+    gpu_shape s = gpu_shape_of(GPU_delta, &a->d);
+    a->last = last;
+    return delta_start(q, TILE_delta_edge, a, s, DELTA_THREADS);
+}
+
+err cuda_tile_delta(gpu_queue *q, const args_delta *given, bool *done) {
+    args_tile_delta a = {.d = *given};
+    const args_delta *d = given;
+    if (!delta_fits((cuda_device *)(void *)q->device, d)) return err_none();
+    size_t bytes, one = (size_t)d->n_k * TD_OF_KEY + (size_t)d->n_v * TD_OF_VALUE;
+    a.scratch = cuda_scratch(q, &bytes);
+    int room = (int)(bytes / one);
+    if (!a.scratch || !room) return err_none();
+    *done = true;
+    int most = min_int(d->n / TD_TOKENS + 2 * d->n_segments, d->n / TD_LEAST);
+    TRY(delta_edge(q, &a, 0));
+    for (; a.from < most; a.from += room) {
+        a.pieces = min_int(room, most - a.from);
+        gpu_shape chunks = {a.pieces, d->n_v, 1, TD_CHUNKS_SHARED};
+        gpu_shape walk = {d->dv / TD_COLUMNS, d->n_v, d->n_segments, TD_WALK_SHARED};
+        TRY(delta_start(q, TILE_delta_chunks, &a, chunks, TD_THREADS));
+        TRY(delta_start(q, TILE_delta_walk, &a, walk, TD_THREADS));
+    }
+    return delta_edge(q, &a, 1);
 }

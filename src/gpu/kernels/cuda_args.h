@@ -68,6 +68,49 @@ typedef struct args_few_delta {
     args_delta_out out;
 } args_few_delta;
 
+/* cuda_delta.inc: sizes in numbers and bytes. */
+enum {
+    TD_TOKENS = 64,
+    TD_LEAST = 16,
+    TD_THREADS = 256,
+    TD_DK = 128,
+    TD_COLUMNS = 32,
+    TD_ROW = TD_DK * 2,                    /* bytes of a key */
+    TD_KEYS = TD_TOKENS * TD_ROW,          /* one half of the keys */
+    TD_SQUARE = TD_TOKENS * TD_TOKENS * 2, /* one half of T or P; rows of 128 bytes */
+    TD_SLIM = TD_COLUMNS * 2,              /* bytes of a row of S, D: tile_slim */
+    TD_HALF_S = TD_DK * TD_SLIM,
+    TD_HALF_D = TD_TOKENS * TD_SLIM,
+    /* scratch: of a key head and piece: k, q in halves; of a value head: T, P in halves, facts */
+    TD_OF_KEY = 4 * TD_KEYS,
+    TD_FACTS_AT = 4 * TD_SQUARE,
+    TD_OF_VALUE = TD_FACTS_AT + 1024,
+    TD_STRIDE = 65, /* floats of a row while T is made */
+    /* shared memory of delta_chunks: k, q, then floats */
+    TD_A_AT = TD_OF_KEY,
+    TD_T_AT = TD_A_AT + TD_TOKENS * TD_STRIDE * 4,
+    TD_GATES_AT = TD_T_AT + TD_TOKENS * TD_STRIDE * 4,
+    /* of delta_walk: k of two pieces, q, T, P, S, V - e^G K S, D; faded D lies where S was */
+    TD_W_Q = 4 * TD_KEYS,
+    TD_W_T = TD_W_Q + 2 * TD_KEYS,
+    TD_W_P = TD_W_T + 2 * TD_SQUARE,
+    TD_W_S = TD_W_P + 2 * TD_SQUARE,
+    TD_W_R = TD_W_S + 2 * TD_HALF_S,
+    TD_W_D = TD_W_R + 2 * TD_HALF_D,
+    TD_W_TOP = TD_W_D + 2 * TD_HALF_D,
+    TD_CHUNKS_SHARED = TD_GATES_AT + 3 * TD_TOKENS * 4,
+    TD_WALK_SHARED = TD_W_TOP + TD_THREADS / 32 * 4,
+};
+
+/* The delta rule in pieces: cuda_delta.inc. A round has `pieces` of them from `from` on, and the
+ * scratch has room for them. */
+typedef struct args_tile_delta {
+    args_delta d;
+    ADDR(u8) scratch;
+    int from, pieces;
+    int last, pad; /* of delta_edge: the segments' last piece, else the first */
+} args_tile_delta;
+
 /* Vectors cut into pieces for the GEMM kernels: cuda_unit.inc. */
 typedef struct args_split {
     ADDR(const float) x;

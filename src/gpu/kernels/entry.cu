@@ -16,6 +16,7 @@
 #include "gpu/kernels/cuda_tile.inc"
 
 #include "gpu/kernels/cuda_attn.inc"
+#include "gpu/kernels/cuda_delta.inc"
 
 #define ENTRY(name, args, n_threads)                                                                          \
     extern "C" __global__ void __launch_bounds__(n_threads) name(const __grid_constant__ args a) {      \

@@ -38,6 +38,8 @@ enum {
     ATTN_HEADS = 8,   /* query heads that one group computes */
     ATTN_SPLIT = 128, /* positions of one partial softmax, counted from 0 */
     ATTN_DIM_MAX = 256,
+    ATTN_MERGE = 128,    /* splits that attn_merge adds up at a time */
+    ATTN_MERGE_DIM = 32, /* values of a head in one group of it */
     DELTA_THREADS = 128,
     DELTA_COLUMNS = 32, /* columns of the state in one group; 4 threads share a column */
     DELTA_DK_MAX = 256,
@@ -73,7 +75,8 @@ typedef struct gpu_row {
 } gpu_row;
 
 typedef struct gpu_segment {
-    int first, count, slot, pad;
+    int first, count, slot;
+    int start; /* position of its first row */
 } gpu_segment;
 
 /* Where an expert's record lies; NULL: not in device memory, its work is left out. */
@@ -180,8 +183,8 @@ typedef struct args_delta_in {
     int pad;
 } args_delta_in;
 
-/* The gated delta rule, token by token, a segment's state in registers from its first to its last
- * token. */
+/* The gated delta rule, token by token or, on some cards, in pieces that end at positions which are
+ * multiples of 64; a segment's state is in registers from its first to its last token. */
 typedef struct args_delta {
     ADDR(const float) qkv;
     ADDR(const float) decay;
@@ -191,6 +194,7 @@ typedef struct args_delta {
     ADDR(const gpu_segment) segments;
     u64 state_stride;
     int n_segments, n_k, n_v, dk, dv, stride;
+    int n, pad; /* rows of all segments */
 } args_delta;
 
 /* o = norm(o) * g * silu(z), per value head. */
