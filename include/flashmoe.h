@@ -123,8 +123,10 @@ typedef struct fm_options {
     fm_progress progress; /* may be NULL */
     void *progress_ctx;
     /* A sentence that a person should read: which card is not used and why, how the layers are
-     * shared, at the end of opening. From the engine's thread; may be NULL (fm_model_get
-     * says the same). */
+     * shared, at the end of opening; later, that the card was lost and the processor goes on: the
+     * sessions' states are computed anew from their tokens, so the request takes longer and gets
+     * the processor's answer. From the engine's thread; may be NULL (fm_model_get says the same).
+     */
     void (*notice)(void *ctx, const char *text);
     void *notice_ctx;
 } fm_options;
@@ -173,7 +175,7 @@ typedef struct fm_model {
     const char *cpu;    /* kernel table in use */
     int threads;
     const char *gpu; /* the card that computes, owned by the engine; NULL: the processor does */
-    const char *gpu_note; /* why a card that is there is not used; NULL */
+    const char *gpu_note; /* why a card that is there is not used, or no longer; NULL */
     size_t gpu_bytes;     /* of the card's memory that was taken */
     int gpu_slots;        /* experts that it holds at once */
     const char *places;   /* which layers are where, when card and processor share them; NULL */

@@ -184,11 +184,19 @@ static void model_name(const char *dir, char *out, size_t size) {
 
 /* ---- serving ------------------------------------------------------------ */
 
+/* What the engine says of its card: to the log, and to whoever started the server. */
+static void note(void *ctx, const char *text) {
+    slog_line(ctx, "%s", text);
+    fprintf(stderr, "Note: %s\n", text);
+}
+
 /* Asked for: so many. Else 4, or as many as leave the experts their memory. */
 static fm_engine *open_engine(const char *program, const serve_args *a, char dir[MODEL_PATH_MAX],
-                              int *sessions) {
+                              int *sessions, slog *log) {
     fm_options o;
     if (!model_options(program, &a->m, dir, &o)) return NULL;
+    o.notice = note;
+    o.notice_ctx = log;
     fm_error e = {.code = FM_ERR_BUDGET};
     fm_engine *engine = NULL;
     for (*sessions = a->sessions ? a->sessions : 4; *sessions > 0; *sessions /= 2) {
@@ -347,7 +355,7 @@ static int run_server(const char *program, const serve_args *a, const texts *t) 
     char dir[MODEL_PATH_MAX], name[256];
     int sessions, code = EXIT_FAILED;
     signal(SIGPIPE, SIG_IGN);
-    fm_engine *engine = open_engine(program, a, dir, &sessions);
+    fm_engine *engine = open_engine(program, a, dir, &sessions, log);
     if (engine) {
         port_engine *p;
         model_name(dir, name, sizeof name);

@@ -206,6 +206,7 @@ static err open_parts(fm_engine *e, const fm_options *o) {
     TRY(weights_open(&e->files.config, e->files.set, &w, &e->weights));
     TRY(pool_open(e->plan.threads, &e->pool));
     TRY(open_ops(e, o));
+    if (e->gpu) TRY(engine_lost_prepare(e, o));
     return engine_fingerprint(e);
 }
 
@@ -241,6 +242,7 @@ void fm_engine_close(fm_engine *e) {
     while (e->sessions) fm_session_close(e->sessions);
     prompt_cache_close(e->prompts);
     split_close(e->split);
+    engine_lost_close(e);
     cpu_ops_close(e->cpu);
     replay_close(e->replay);
     gpu_ops_close(e->gpu);
@@ -345,6 +347,7 @@ void fm_stats_reset(fm_engine *e) {
 }
 
 void fm_timing_enable(fm_engine *e, bool on) {
+    e->timing = on;
     if (on && !e->clocks) e->clocks = calloc((size_t)e->files.config.layers, sizeof *e->clocks);
     if (e->cpu) cpu_ops_set_clocks(e->cpu, on ? e->clocks : NULL);
     if (e->gpu) gpu_ops_set_clocks(e->gpu, on ? e->clocks : NULL);
@@ -365,6 +368,8 @@ int fm_timing_get(const fm_engine *e, fm_layer_timing *out, int n) {
 }
 
 void fm_routing_hook_set(fm_engine *e, fm_routing_hook hook, void *ctx) {
+    e->hook = hook;
+    e->hook_ctx = ctx;
     if (e->cpu) cpu_ops_set_routing_hook(e->cpu, hook, ctx);
     if (e->gpu) gpu_ops_set_routing_hook(e->gpu, hook, ctx);
 }

@@ -3,7 +3,8 @@
  *     "auto" (NULL)  a CUDA card or Apple's GPU when there is one that holds at least trunk,
  *                    sessions and one expert; else the processor. Options that ask for the
  * processor's exact results (exact, cpu) mean the processor "off"          the processor
- *     "cuda[:N]", "metal", "host"  that device, or an error that says why not */
+ *     "cuda[:N]", "metal", "host"  that device, or an error that says why not
+ *     "host:N"       for tests: the N-th call after opening fails, as if the card were lost */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,7 @@ static err parse(const char *text, gpu_wish *out) {
     if (text[strcspn(text, ":")] == ':') {
         const char *digits = text + strcspn(text, ":") + 1;
         size_t length = strspn(digits, "0123456789");
-        if (!length || length > 3 || digits[length])
+        if (!length || length > 7 || digits[length])
             return err_make(ERR_ARG, "gpu \"%s\": a number must follow the colon, as in cuda:1",
                             text);
         for (size_t i = 0; i < length; i++) out->index = out->index * 10 + (digits[i] - '0');
@@ -54,6 +55,10 @@ err engine_card_open(const fm_options *o, engine_card *out, char note[256]) {
     if (!wanted(o)) return err_none();
     TRY(parse(o->gpu, &wish));
     out->automatic = wish.automatic;
+    if (strcmp(wish.backend, "host") == 0) {
+        out->fail_at = wish.index;
+        wish.index = 0;
+    }
     err e = gpu_open(wish.backend, wish.index, &out->device);
     if (!e.code) e = gpu_info_get(out->device, &out->info);
     if (!e.code) return e;
@@ -125,7 +130,7 @@ static err open_device(fm_engine *e, const fm_options *o) {
 }
 
 /* Everything that is there because of the card; what the store had goes with it. */
-static void close_device(fm_engine *e) {
+void engine_close_device(fm_engine *e) {
     split_close(e->split);
     e->split = NULL;
     cpu_ops_close(e->cpu);
@@ -140,11 +145,12 @@ static void close_device(fm_engine *e) {
 err engine_gpu_open(fm_engine *e, const fm_options *o) {
     err failed = open_device(e, o);
     if (!failed.code) {
+        if (e->card.fail_at) gpu_ops_fail_at(e->gpu, GPU_CALL_ANY, e->card.fail_at);
         e->ops = e->split ? split_face(e->split) : gpu_ops_face(e->gpu);
         return err_none();
     }
-    close_device(e);
+    engine_close_device(e);
     if (!may_do_without(&e->card, failed) || e->mirrors) return failed;
-    snprintf(e->gpu_note, sizeof e->gpu_note, "%.255s", failed.text);
+    snprintf(e->gpu_note, sizeof e->gpu_note, "%s", failed.text);
     return err_none();
 }

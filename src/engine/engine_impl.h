@@ -37,6 +37,7 @@ typedef struct engine_card {
     gpu_device *device; /* NULL: none */
     gpu_info info;
     bool automatic; /* nobody named it: the processor will do where it cannot be used */
+    int fail_at;    /* for tests: the call after opening that fails; 0: none */
 } engine_card;
 
 /* engine_gpu.c: opens the card that the options mean. Without an error and with device NULL when
@@ -64,6 +65,7 @@ typedef struct plan_subject {
     const model_files *m;
     const weights *w;
     const engine_card *card;
+    int rows; /* of a chunk, when that is fixed already; else 0 */
 } plan_subject;
 
 /* ERR_ARG for options that make no sense. A card of its own memory gets as many layers as fit;
@@ -95,7 +97,7 @@ struct fm_engine {
     cpu_ops *cpu;        /* NULL when a GPU computes all layers */
     gpu_ops *gpu;        /* NULL when the processor does */
     split_ops *split;    /* the face of both, when they share the layers */
-    char gpu_note[256];  /* why a card that is there is not used; "" */
+    char gpu_note[512];  /* why a card that is there is not used, or no longer; "" */
     ops *ops;
     const cpu_kernels *kernels;
     int experts_per_token;
@@ -105,6 +107,12 @@ struct fm_engine {
     uint64_t fingerprint;         /* of model, options and build: what a saved session depends on */
     struct XXH3_state_s *hashing; /* owned; of the trunk, while it is read for the first time */
     uint64_t trunk_hash;
+    fm_options again;  /* engine_lost.c: those of open that the processor needs; own strings */
+    ops *dead;         /* owned; the machine when none is left; NULL without a card */
+    routing_hook hook; /* set from outside, on whatever computes */
+    routing_force force;
+    void *hook_ctx, *force_ctx;
+    bool timing;
 
     /* owner thread only */
     fm_session *sessions; /* open ones, linked */
@@ -139,6 +147,9 @@ struct fm_session {
     float *logits;   /* [vocab]; read with fm_session_logits: they may lie on a card */
     top_logits top;  /* the highest of them; n 0: only logits are there */
     bool has_logits; /* they are those after tokens[length - 1] */
+    /* engine_lost.c: the state was on a card that is gone; before the next use it is computed from
+     * tokens[0 .. length). logits_gone: the logits too. */
+    bool stale, logits_gone;
     int n_snapshots;
     snapshot *snapshots; /* [n_snapshots], owned; 0 of them is the guard of the running chunk */
     uint64_t clock;
@@ -156,7 +167,21 @@ err engine_open_store(fm_engine *e, const fm_options *o, size_t cache_bytes) MUS
  * the card cannot be used and was not asked for by name. */
 err engine_gpu_open(fm_engine *e, const fm_options *o) MUST_USE;
 
+void engine_close_device(fm_engine *e); /* card, store, processor's part of a split */
+/* plan.c: for the processor alone, with the rows and the window of `before`. */
+err memory_plan_again(const fm_options *o, const plan_subject *on, const memory_plan *before,
+                      memory_plan *out) MUST_USE;
+
+/* engine_lost.c */
+/* A call failed. When that was the card, which is lost then, the processor takes over: no error,
+ * and every session is stale. Else (or when the processor cannot) the error to report. */
+err engine_survive(fm_engine *e, err failed) MUST_USE;
+err engine_lost_prepare(fm_engine *e, const fm_options *o) MUST_USE; /* when a card computes */
+void engine_lost_close(fm_engine *e);
+
 /* session.c */
+/* Computes a stale session's state. On an error it stays stale. */
+err session_revive(fm_session *s) MUST_USE;
 /* The longest timeline of at most n tokens that the session can go back to. */
 int session_reachable(const fm_session *s, int n);
 /* Goes back to a reachable length. */

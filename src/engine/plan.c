@@ -106,6 +106,7 @@ typedef struct plan_inputs {
     size_t tokenizer_bytes, recurrent, floor_slots, all_slots; /* all_slots: of every expert */
     int k;
     bool card;                /* with memory of its own */
+    int rows;                 /* of a chunk; 0: chosen here */
     const layer_place *place; /* NULL: all on the card, or on the processor without one */
 } plan_inputs;
 
@@ -207,6 +208,10 @@ static void choose_rows(const plan_inputs *in, memory_plan *p) {
     set_rows(in, p, ROWS_RESIDENT);
     bool resident = held(f) + in->all_slots <= f->memory_limit;
     int rows = resident ? ROWS_RESIDENT : ROWS_STREAMED;
+    if (in->rows) {
+        set_rows(in, p, in->rows);
+        return;
+    }
     if (in->card) rows = ROWS_STREAMED;
     for (set_rows(in, p, rows); rows > ROWS_LEAST; set_rows(in, p, rows)) {
         bool fits = f->scratch <= f->memory_limit / 16;
@@ -277,7 +282,7 @@ static err make(const fm_options *o, const plan_subject *on, const layer_place *
     const weights *w = on->w;
     *out = (memory_plan){0};
     TRY(check_options(o, c));
-    plan_inputs in = {.c = c, .w = w, .place = place};
+    plan_inputs in = {.c = c, .w = w, .rows = on->rows, .place = place};
     if (place) out->place = *place;
     out->split = place != NULL;
     in.card = on->card && on->card->device && !on->card->info.unified;
@@ -311,7 +316,7 @@ static err make(const fm_options *o, const plan_subject *on, const layer_place *
     set_context(&in, p, wish);
     choose_rows(&in, p);
     f->floor = floor_of(&in, *p, o->context);
-    if (least(&in, p) > f->memory_limit && f->floor <= f->memory_limit) {
+    if (!in.rows && least(&in, p) > f->memory_limit && f->floor <= f->memory_limit) {
         if (!o->context) set_context(&in, p, int_min(c->context, CONTEXT_LEAST));
         set_rows(&in, p, ROWS_LEAST);
     }
@@ -371,6 +376,26 @@ err memory_plan_make(const fm_options *o, const plan_subject *on, memory_plan *o
              "%s: not even one layer of this model fits into %zu MiB of its memory (--vram raises "
              "it)",
              on->card->info.name, limit / MIB);
+    return err_none();
+}
+
+err memory_plan_again(const fm_options *o, const plan_subject *on, const memory_plan *before,
+                      memory_plan *out) {
+    fm_options same = *o;
+    plan_subject fixed = *on;
+    same.context = before->face.context;
+    same.sessions = before->sessions;
+    same.threads = before->threads;
+    fixed.card = NULL;
+    fixed.rows = before->rows_max;
+    TRY(make(&same, &fixed, NULL, out));
+    if (out->blob_bytes == before->blob_bytes) return err_none();
+    fm_plan *f = &out->face; /* the prompt cache keeps what it has */
+    f->other = f->other - out->blob_bytes + before->blob_bytes;
+    out->blob_bytes = before->blob_bytes;
+    size_t taken = held(f);
+    f->fits = f->fits && taken < f->memory_limit;
+    f->cache = f->fits ? size_min(f->cache, f->memory_limit - taken) : 0;
     return err_none();
 }
 

@@ -396,6 +396,12 @@ void prompt_cache_stats_get(prompt_cache *c, prompt_cache_stats *out) {
     pthread_mutex_unlock(&c->lock);
 }
 
+void prompt_cache_now(prompt_cache *c, uint64_t fingerprint) {
+    pthread_mutex_lock(&c->lock);
+    c->o.fingerprint = fingerprint;
+    pthread_mutex_unlock(&c->lock);
+}
+
 /* ---- finding ---- */
 
 static int by_length(const void *a, const void *b) {

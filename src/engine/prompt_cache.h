@@ -45,6 +45,8 @@ typedef struct prompt_cache_stats {
 
 /* ERR_IO when the folder cannot be made or written. */
 err prompt_cache_open(const prompt_cache_options *o, prompt_cache **out) MUST_USE;
+/* The engine is another one from now on: other files are looked for and written. */
+void prompt_cache_now(prompt_cache *c, uint64_t fingerprint);
 /* Finishes what is being written. NULL is allowed. */
 void prompt_cache_close(prompt_cache *c);
 

@@ -50,7 +50,7 @@ void fm_prompt_cache_flush(fm_engine *e) {
 
 static void offer(fm_session *s, prompt_kind kind) {
     prompt_cache *c = s->engine->prompts;
-    if (!c || !s->has_logits) return;
+    if (!c || !s->has_logits || s->stale) return;
     size_t n = (size_t)s->length, bytes = fm_session_save(s, NULL, 0);
     if (!prompt_cache_wants(c, s->tokens, n, bytes, kind)) return;
     uint8_t *blob = malloc(bytes);
@@ -102,6 +102,6 @@ bool session_fetch(fm_session *s, const int32_t *tokens, size_t count, size_t kn
         fm_session_clear(s);
         e = FM_WRAP(err_make(ERR_CORRUPT, "holds other tokens than its name says"));
     }
-    if (e.code) prompt_cache_bad(c, tokens, n, e.text);
+    if (e.code == FM_ERR_CORRUPT) prompt_cache_bad(c, tokens, n, e.text); /* not a card's failure */
     return !e.code;
 }

@@ -63,6 +63,8 @@ void replay_close(replay *r) {
 }
 
 err engine_force(fm_engine *e, routing_force force, void *ctx) {
+    e->force = force;
+    e->force_ctx = ctx;
     if (e->cpu) cpu_ops_set_routing_force(e->cpu, force, ctx);
     return e->gpu ? gpu_ops_set_routing_force(e->gpu, force, ctx) : err_none();
 }

@@ -7,6 +7,7 @@
  *
  * The guard is taken before every chunk of a prefill, so that a failed or cancelled chunk costs
  * that chunk only. */
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -92,29 +93,33 @@ static snapshot *best_snapshot(const fm_session *s, int n) {
 
 int session_reachable(const fm_session *s, int n) {
     if (n >= s->length) return s->length;
+    if (s->stale) return n; /* it is computed anew in any case */
     if (!s->n_snapshots) return n;
     const snapshot *p = best_snapshot(s, n);
     return p ? p->length : 0;
 }
 
 err session_rewind(fm_session *s, int length) {
-    const ops_table *t = s->engine->ops->table;
+    fm_engine *e = s->engine;
     if (length == s->length) return err_none();
-    s->has_logits = false;
+    s->has_logits = s->logits_gone = false;
     s->length = length;
     forget_after(s, length);
     if (length == 0) {
-        t->state_reset(s->engine->ops, s->state);
+        s->stale = false;
+        if (s->state) e->ops->table->state_reset(e->ops, s->state);
         return err_none();
     }
-    if (!s->n_snapshots) return err_none();
+    if (!s->n_snapshots || s->stale) return err_none();
     snapshot *p = best_snapshot(s, length);
     p->used = ++s->clock;
-    return t->recurrent_put(s->engine->ops, s->state, p->data);
+    err failed = e->ops->table->recurrent_put(e->ops, s->state, p->data);
+    return failed.code ? engine_survive(e, failed) : failed;
 }
 
 /* The state was half changed by a failed batch: back to what is known to be whole. */
 static err recover(fm_session *s, int length) {
+    if (s->stale) return err_none();
     int back = s->n_snapshots ? 0 : length;
     const snapshot *p = s->n_snapshots ? best_snapshot(s, length) : NULL;
     if (p) back = p->length;
@@ -123,7 +128,8 @@ static err recover(fm_session *s, int length) {
 }
 
 err session_remember(fm_session *s, bool guard) {
-    if (!s->n_snapshots || s->length == 0) return err_none();
+    fm_engine *e = s->engine;
+    if (!s->n_snapshots || s->length == 0 || s->stale) return err_none();
     snapshot *p = &s->snapshots[guard ? 0 : 1];
     for (int i = 1; !guard && i < s->n_snapshots; i++) {
         if (s->snapshots[i].length == s->length) {
@@ -137,7 +143,8 @@ err session_remember(fm_session *s, bool guard) {
         }
     }
     p->length = 0;
-    TRY(s->engine->ops->table->recurrent_get(s->engine->ops, s->state, p->data));
+    err failed = e->ops->table->recurrent_get(e->ops, s->state, p->data);
+    if (failed.code) return engine_survive(e, failed); /* after it the session is stale */
     p->length = s->length;
     p->used = ++s->clock;
     return err_none();
@@ -196,11 +203,40 @@ static void count_time(fm_engine *e, const fm_item *items, int n, uint64_t ns) {
         e->decode_ns += ns;
 }
 
-err engine_step(fm_engine *e, const fm_item *items, int n) {
-    int rows;
-    TRY(check_items(e, items, n, &rows));
-    if (atomic_load_explicit(&e->cancel, memory_order_relaxed))
-        return err_make(ERR_CANCELLED, "cancelled");
+/* From the first token on, in the chunks in which they were computed. */
+static err compute_anew(fm_session *s, int length) {
+    fm_engine *e = s->engine;
+    bool gone = s->logits_gone;
+    e->ops->table->state_reset(e->ops, s->state);
+    for (int at = 0, end; at < length; at = end) {
+        end = at + e->plan.rows_max;
+        end = end >= length ? length : end - end % CPU_DELTA_CHUNK;
+        bool last = end == length && gone;
+        batch_item item = {.state = s->state,
+                           .ids = s->tokens + at,
+                           .start = at,
+                           .count = end - at,
+                           .logits = last ? s->logits : NULL,
+                           .top = last ? &s->top : NULL};
+        batch b = {.items = &item, .n_items = 1, .rows = end - at};
+        if (e->store) expert_store_tick(e->store);
+        if (last) s->top.n = 0;
+        TRY(forward(e->ops, &e->files.config, &b, &e->cancel));
+    }
+    return err_none();
+}
+
+err session_revive(fm_session *s) {
+    if (!s->stale) return err_none();
+    if (!s->state) TRY(s->engine->ops->table->state_open(s->engine->ops, &s->state)); /* dead */
+    TRY(compute_anew(s, s->length));
+    s->stale = s->logits_gone = false;
+    err ignored = session_remember(s, false); /* worth having, no more */
+    (void)ignored;
+    return err_none();
+}
+
+static err run_batch(fm_engine *e, const fm_item *items, int n, int rows) {
     batch_item list[BATCH_ITEMS_MAX];
     for (int i = 0; i < n; i++) {
         fm_session *s = items[i].session;
@@ -210,14 +246,33 @@ err engine_step(fm_engine *e, const fm_item *items, int n) {
                                .count = items[i].count,
                                .logits = s->logits,
                                .top = &s->top};
-        s->has_logits = false;
+        s->has_logits = s->logits_gone = false;
         s->top.n = 0;
     }
     batch b = {.items = list, .n_items = n, .rows = rows};
-    uint64_t begin = os_now_ns();
     if (e->store) expert_store_tick(e->store);
     if (e->gpu) gpu_ops_tick(e->gpu);
-    err failed = forward(e->ops, &e->files.config, &b, rows > ROWS_UNCANCELLED ? &e->cancel : NULL);
+    return forward(e->ops, &e->files.config, &b, rows > ROWS_UNCANCELLED ? &e->cancel : NULL);
+}
+
+static err revive_all(const fm_item *items, int n) {
+    for (int i = 0; i < n; i++) TRY(session_revive(items[i].session));
+    return err_none();
+}
+
+err engine_step(fm_engine *e, const fm_item *items, int n) {
+    int rows;
+    TRY(check_items(e, items, n, &rows));
+    if (atomic_load_explicit(&e->cancel, memory_order_relaxed))
+        return err_make(ERR_CANCELLED, "cancelled");
+    TRY(revive_all(items, n));
+    uint64_t begin = os_now_ns();
+    err failed = run_batch(e, items, n, rows);
+    if (failed.code && e->gpu) {
+        failed = engine_survive(e, failed);
+        if (!failed.code) failed = revive_all(items, n);
+        if (!failed.code) failed = run_batch(e, items, n, rows);
+    }
     if (failed.code) {
         fail_items(items, n);
         return failed;
@@ -343,7 +398,11 @@ fm_error fm_session_mark(fm_session *s) {
 const float *fm_session_logits(const fm_session *s) {
     ops *o = s->engine->ops;
     if (!s->has_logits) return NULL;
-    if (o->table->bring && o->table->bring(o, s->state).code) return NULL;
+    if (!s->stale && o->table->bring) {
+        err failed = o->table->bring(o, s->state);
+        if (failed.code && engine_survive(s->engine, failed).code) return NULL;
+    }
+    if (s->logits_gone && session_revive((fm_session *)(uintptr_t)s).code) return NULL;
     return s->logits;
 }
 

@@ -4,6 +4,7 @@
  *
  * The header carries the engine's fingerprint (model, options, build) and a checksum over all that
  * follows, so that a blob of something else, or a damaged one, is refused before it is used. */
+#include <stdint.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -55,7 +56,8 @@ static err save(const fm_session *s, const blob_parts *p, uint8_t *out) {
 size_t fm_session_save(const fm_session *s, void *out, size_t capacity) {
     blob_parts p = parts_of(s, (size_t)s->length);
     if (capacity < p.total) return p.total;
-    err failed = save(s, &p, out);
+    err failed = session_revive((fm_session *)(uintptr_t)s);
+    if (!failed.code) failed = save(s, &p, out);
     return failed.code ? 0 : p.total;
 }
 

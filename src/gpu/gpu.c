@@ -107,27 +107,62 @@ void gpu_queue_close(gpu_queue *q) {
     if (q) q->device->backend->queue_close(q);
 }
 
-err gpu_queue_wait(gpu_queue *q) { return q->device->backend->queue_wait(q); }
+/* Before a call: a lost device's first error, or the one that a test wants now. */
+static err admit(gpu_device *d, gpu_call kind) {
+    if (d->failure.code) return d->failure;
+    bool now = false;
+    for (gpu_call k = GPU_CALL_ANY; k < GPU_CALLS; k++) {
+        if (k != GPU_CALL_ANY && k != kind) continue;
+        d->calls[k]++;
+        now |= d->calls[k] == d->fail_at[k];
+    }
+    return now ? err_make(ERR_IO, "%s: the card was made to fail by a test", d->backend->name)
+               : err_none();
+}
+
+/* After one. */
+static err keep(gpu_device *d, err e) {
+    if (e.code && !d->failure.code) d->failure = e;
+    return e;
+}
+
+#define CALL(device, kind, call)                                                                   \
+    do {                                                                                           \
+        gpu_device *d_ = (device);                                                                 \
+        err e_ = admit(d_, kind);                                                                  \
+        return keep(d_, e_.code ? e_ : d_->backend->call);                                         \
+    } while (0)
+
+const err *gpu_failure(const gpu_device *d) { return &d->failure; }
+
+void gpu_fail_at(gpu_device *d, gpu_call kind, int n) { d->fail_at[kind] = d->calls[kind] + n; }
+int gpu_calls(const gpu_device *d, gpu_call kind) { return d->calls[kind]; }
+
+err gpu_queue_wait(gpu_queue *q) { CALL(q->device, GPU_CALL_WAIT, queue_wait(q)); }
 
 err gpu_copy_in(gpu_queue *q, gpu_addr to, const void *from, size_t bytes) {
-    return bytes ? q->device->backend->copy_in(q, to, from, bytes) : err_none();
+    if (!bytes) return err_none();
+    CALL(q->device, GPU_CALL_COPY, copy_in(q, to, from, bytes));
 }
 
 err gpu_copy_out(gpu_queue *q, void *to, gpu_addr from, size_t bytes) {
-    return bytes ? q->device->backend->copy_out(q, to, from, bytes) : err_none();
+    if (!bytes) return err_none();
+    CALL(q->device, GPU_CALL_COPY, copy_out(q, to, from, bytes));
 }
 
 err gpu_copy(gpu_queue *q, gpu_addr to, gpu_addr from, size_t bytes) {
-    return bytes ? q->device->backend->copy(q, to, from, bytes) : err_none();
+    if (!bytes) return err_none();
+    CALL(q->device, GPU_CALL_COPY, copy(q, to, from, bytes));
 }
 
 err gpu_fill(gpu_queue *q, gpu_addr to, uint8_t byte, size_t bytes) {
-    return bytes ? q->device->backend->fill(q, to, byte, bytes) : err_none();
+    if (!bytes) return err_none();
+    CALL(q->device, GPU_CALL_COPY, fill(q, to, byte, bytes));
 }
 
 err gpu_launch(gpu_queue *q, gpu_kernel k, gpu_shape shape, const void *args) {
     assert(k < GPU_KERNEL_COUNT && shape.x > 0 && shape.y > 0 && shape.z > 0);
-    return q->device->backend->launch(q, k, shape, args);
+    CALL(q->device, GPU_CALL_LAUNCH, launch(q, k, shape, args));
 }
 
 /* ---- order ---- */
@@ -141,23 +176,29 @@ void gpu_event_close(gpu_event *e) {
     if (e) e->device->backend->event_close(e);
 }
 
-err gpu_event_record(gpu_queue *q, gpu_event *e) { return q->device->backend->event_record(q, e); }
-err gpu_event_follow(gpu_queue *q, gpu_event *e) { return q->device->backend->event_follow(q, e); }
-err gpu_event_wait(gpu_event *e) { return e->device->backend->event_wait(e); }
+err gpu_event_record(gpu_queue *q, gpu_event *e) {
+    CALL(q->device, GPU_CALL_EVENT, event_record(q, e));
+}
+err gpu_event_follow(gpu_queue *q, gpu_event *e) {
+    CALL(q->device, GPU_CALL_EVENT, event_follow(q, e));
+}
+err gpu_event_wait(gpu_event *e) { CALL(e->device, GPU_CALL_WAIT, event_wait(e)); }
 
 err gpu_event_elapsed(gpu_event *from, gpu_event *to, double *ms) {
     *ms = 0;
     return from->device->backend->event_elapsed(from, to, ms);
 }
 
-err gpu_graph_begin(gpu_queue *q) { return q->device->backend->graph_begin(q); }
+err gpu_graph_begin(gpu_queue *q) { CALL(q->device, GPU_CALL_GRAPH, graph_begin(q)); }
 
+/* The recording ends also on a lost device: nothing may be left open. */
 err gpu_graph_end(gpu_queue *q, gpu_graph **out) {
     *out = NULL;
-    return q->device->backend->graph_end(q, out);
+    err e = admit(q->device, GPU_CALL_GRAPH), f = q->device->backend->graph_end(q, out);
+    return keep(q->device, e.code ? e : f);
 }
 
-err gpu_graph_run(gpu_queue *q, gpu_graph *g) { return q->device->backend->graph_run(q, g); }
+err gpu_graph_run(gpu_queue *q, gpu_graph *g) { CALL(q->device, GPU_CALL_GRAPH, graph_run(q, g)); }
 
 void gpu_graph_close(gpu_graph *g) {
     if (g) g->device->backend->graph_close(g);

@@ -63,6 +63,24 @@ void gpu_close(gpu_device *d);
 err gpu_info_get(gpu_device *d, gpu_info *out) MUST_USE;
 /* Waits for everything on all queues. */
 err gpu_finish(gpu_device *d) MUST_USE;
+/* The first error of a queue, an event or a graph; code 0: none. From then on every such call fails
+ * with it at once. */
+const err *gpu_failure(const gpu_device *d);
+
+/* For tests: the n-th call of a kind from now on (1 is the next one) fails as a lost card's would.
+ */
+typedef enum gpu_call {
+    GPU_CALL_ANY,
+    GPU_CALL_COPY,
+    GPU_CALL_LAUNCH,
+    GPU_CALL_WAIT,  /* of the host, for a queue or an event */
+    GPU_CALL_EVENT, /* record, follow */
+    GPU_CALL_GRAPH,
+    GPU_CALLS
+} gpu_call;
+void gpu_fail_at(gpu_device *d, gpu_call kind, int n);
+/* Calls of a kind since the device was opened. */
+int gpu_calls(const gpu_device *d, gpu_call kind);
 
 /* ---- memory ---- */
 

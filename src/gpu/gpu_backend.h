@@ -40,6 +40,9 @@ typedef struct gpu_backend {
 
 struct gpu_device {
     const gpu_backend *backend;
+    err failure; /* gpu.c: the first one; code 0: none */
+    int calls[GPU_CALLS];
+    int fail_at[GPU_CALLS]; /* the call that is to fail; 0: none */
 };
 struct gpu_queue {
     gpu_device *device;

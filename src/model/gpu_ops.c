@@ -623,6 +623,9 @@ bool gpu_ops_resident(const gpu_ops *o) {
     return o->unified ? o->tier.resident : o->tier.n_slots == o->tier.n_keys;
 }
 int gpu_ops_slots(const gpu_ops *o) { return o->tier.n_slots; }
+const err *gpu_ops_failure(const gpu_ops *o) { return gpu_failure(o->device); }
+void gpu_ops_fail_at(gpu_ops *o, gpu_call kind, int n) { gpu_fail_at(o->device, kind, n); }
+int gpu_ops_calls(const gpu_ops *o, gpu_call kind) { return gpu_calls(o->device, kind); }
 const char *gpu_ops_device(const gpu_ops *o) { return o->info.name; }
 size_t gpu_ops_bytes(const gpu_ops *o) { return o->bytes; }
 void gpu_ops_stats_get(const gpu_ops *o, gpu_ops_stats *out) { *out = o->stats; }

@@ -89,6 +89,10 @@ int gpu_ops_store_slots(int keys, int owned);
 /* Bytes that the expert store may have: on unified memory its slots are the device's as well; else
  * SIZE_MAX. */
 size_t gpu_ops_store_room(const gpu_ops *o);
+/* The device's first failure (gpu_failure): its memory is gone; code 0: none. */
+const err *gpu_ops_failure(const gpu_ops *o);
+void gpu_ops_fail_at(gpu_ops *o, gpu_call kind, int n); /* for tests: gpu_fail_at */
+int gpu_ops_calls(const gpu_ops *o, gpu_call kind);
 const char *gpu_ops_device(const gpu_ops *o); /* its name */
 size_t gpu_ops_bytes(const gpu_ops *o);       /* of device memory that was taken */
 void gpu_ops_stats_get(const gpu_ops *o, gpu_ops_stats *out);

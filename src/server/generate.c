@@ -168,6 +168,7 @@ static int status_of(err_code code) {
     switch (code) {
     case ERR_ARG:
     case ERR_RANGE: return 400;
+    case ERR_BUDGET: /* a card was lost, and the processor has not the memory */
     case ERR_BUSY: return 503;
     default: return 500;
     }

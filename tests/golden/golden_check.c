@@ -454,6 +454,12 @@ int main(int argc, char **argv) {
     } else {
         code = check_golden(&c, &e, o.golden ? o.golden : path);
     }
+    bool on_card = m.gpu != NULL;
+    fm_model_get(c.engine, &m);
+    if (on_card && !m.gpu) { /* the rest was the processor's, which is not what was to be checked */
+        printf("BAD  %s\n", m.gpu_note);
+        code = EXIT_FAILED;
+    }
     fm_engine_close(c.engine);
     XXH3_freeState(c.hash);
     return code;
