@@ -138,7 +138,12 @@ const err *gpu_failure(const gpu_device *d) { return &d->failure; }
 void gpu_fail_at(gpu_device *d, gpu_call kind, int n) { d->fail_at[kind] = d->calls[kind] + n; }
 int gpu_calls(const gpu_device *d, gpu_call kind) { return d->calls[kind]; }
 
-err gpu_queue_wait(gpu_queue *q) { CALL(q->device, GPU_CALL_WAIT, queue_wait(q)); }
+/* Waiting is for real on a lost device too: memory is given back afterwards, and what was launched
+ * before may still be using it. */
+err gpu_queue_wait(gpu_queue *q) {
+    err e = admit(q->device, GPU_CALL_WAIT), f = q->device->backend->queue_wait(q);
+    return keep(q->device, e.code ? e : f);
+}
 
 err gpu_copy_in(gpu_queue *q, gpu_addr to, const void *from, size_t bytes) {
     if (!bytes) return err_none();
@@ -182,7 +187,10 @@ err gpu_event_record(gpu_queue *q, gpu_event *e) {
 err gpu_event_follow(gpu_queue *q, gpu_event *e) {
     CALL(q->device, GPU_CALL_EVENT, event_follow(q, e));
 }
-err gpu_event_wait(gpu_event *e) { CALL(e->device, GPU_CALL_WAIT, event_wait(e)); }
+err gpu_event_wait(gpu_event *of) {
+    err e = admit(of->device, GPU_CALL_WAIT), f = of->device->backend->event_wait(of);
+    return keep(of->device, e.code ? e : f);
+}
 
 err gpu_event_elapsed(gpu_event *from, gpu_event *to, double *ms) {
     *ms = 0;
