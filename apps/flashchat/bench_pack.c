@@ -1,7 +1,7 @@
-/* bench_pack.c: benchmark pack: packs the model into a folder that is removed again, between two
- * measurements of what the disk does with the same number of bytes: reading the source, writing
- * beside the result and flushing. Fewer bytes would not do: the first gigabytes of writing may go
- * no further than some cache below this system. */
+/* bench_pack.c: benchmark pack: packs the model into a folder that is removed again, and verifies
+ * it there (verify --deep), between two measurements of what the disk does with the same number of
+ * bytes: reading the source, writing beside the result and flushing. Fewer bytes would not do: the
+ * first gigabytes of writing may go no further than some cache below this system. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,7 +120,7 @@ static void add(bench *b, const char *what, double value, double limit, const ch
 }
 
 static void report(bench *b, const limits *m, const fm_pack_report *p, double source,
-                   double seconds) {
+                   const double seconds[2]) {
     double result = (double)p->written, bytes = (double)m->bytes;
     double read = bytes / m->read, write = bytes / m->write;
     double memory = b->machine.memory_read / MEMORY_PASSES;
@@ -131,7 +131,9 @@ static void report(bench *b, const limits *m, const fm_pack_report *p, double so
     const char *bound = "disk read";
     if (write < limit) limit = write, bound = "disk write";
     if (memory < limit) limit = memory, bound = "memory";
-    add(b, "packing, bytes of the result", result / seconds, limit, bound);
+    add(b, "packing, bytes of the result", result / seconds[0], limit, bound);
+    limit = read < b->machine.memory_read ? read : b->machine.memory_read;
+    add(b, "verify --deep", result / seconds[1], limit, limit < read ? "memory" : "disk read");
 }
 
 static double source_bytes(const bench_files *f) {
@@ -164,8 +166,12 @@ static int pack_once(bench *b, const char *dir, const bench_files *files) {
     o.dry_run = false;
     uint64_t begin = os_now_ns();
     packed = fm_pack(&o, &r);
-    double seconds = (double)(os_now_ns() - begin) * 1e-9;
+    double seconds[2] = {(double)(os_now_ns() - begin) * 1e-9};
     work_bar_end(&bar);
+    if (packed.code) return fail(b->program, &packed);
+    begin = os_now_ns();
+    packed = fm_verify(target, true, NULL, NULL, NULL);
+    seconds[1] = (double)(os_now_ns() - begin) * 1e-9;
     if (packed.code) return fail(b->program, &packed);
     e = measure(files, dir, half < BYTES_MAX ? half : BYTES_MAX, &m);
     if (e.code) return bench_fail(b, e.text);

@@ -67,6 +67,10 @@ void os_forget(void *secret, size_t bytes);
 /* What was written to fd and has reached the drive need not stay in the page cache: a wish. */
 void os_drop_cache(int fd);
 
+/* Share of a file (of a sample of its pages) that is in the page cache, 0 to 1; negative where that
+ * cannot be told. Reads nothing. */
+double os_cached_share(const char *path);
+
 /* Room for a file of so many bytes, which it then has: a wish. Writes into it need not change the
  * file's size, so several can be under way at once, and its blocks lie together. */
 void os_reserve(int fd, int64_t bytes);

@@ -161,6 +161,11 @@ void os_forget(void *secret, size_t bytes) { memset_s(secret, bytes, 0, bytes); 
 
 void os_drop_cache(int fd) { (void)fcntl(fd, F_NOCACHE, 1); }
 
+double os_cached_share(const char *path) {
+    (void)path;
+    return -1; /* mincore tells of mapped files only, and nothing has been tried on a Mac */
+}
+
 void os_reserve(int fd, int64_t bytes) {
     struct stat s;
     if (fstat(fd, &s) != 0 || s.st_size >= bytes) return; /* ftruncate would shorten it */

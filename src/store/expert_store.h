@@ -57,9 +57,9 @@ typedef struct expert_store_options {
     pool *pool;         /* takes checksums beside the engine thread, whose pool it is; NULL: the
                            engine thread alone. Borrowed */
     int io_threads;     /* 0: a good default */
-    io_backend
-        backend;  /* IO_AUTO: buffered when all experts fit comfortably, else the faster direct */
-    int io_depth; /* reads in flight at most; 0: a good default */
+    io_backend backend; /* IO_AUTO: buffered when all experts fit and the page cache has them, else
+                           the faster direct */
+    int io_depth;       /* reads in flight at most; 0: a good default */
     const char *io_state; /* JSON file that remembers which engine is faster (io_bench.h); NULL:
                              nothing is measured or remembered */
     uint32_t io_block;    /* longer extents are read in pieces of this size; 0: a good default */

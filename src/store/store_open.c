@@ -18,6 +18,7 @@
 #define HUGE_FROM     ((size_t)16 << 20) /* arenas from here on ask for huge pages */
 #define HUGE_PAGE     ((size_t)2 << 20)
 #define REGISTER_UNIT ((size_t)16 << 20) /* pinned at once when first read into */
+#define CACHED_ENOUGH 0.9                /* of every file */
 #define PAGE_CACHE_OK                                                                              \
     ((size_t)64 << 20) /* so few experts that keeping them cached twice is nothing */
 
@@ -109,13 +110,25 @@ static err check_map(const expert_map *map, const io *files) {
     return err_none();
 }
 
-/* Through the page cache when every expert fits and the cache can hold them too (a second start is
- * then fast), or when there are so few of them that it does not matter. */
-static bool page_cache_is_better(const expert_store *s) {
+/* The page cache has the files already, or nobody can tell and it could hold them. */
+static bool page_cache_has_them(const expert_store *s) {
+    double least = 1;
+    for (int i = 0; i < s->map.n_files && least >= CACHED_ENOUGH; i++) {
+        double share = os_cached_share(s->map.paths[i]);
+        if (share < least) least = share;
+    }
+    if (least >= 0) return least >= CACHED_ENOUGH;
     os_memory memory;
     os_memory_get(&memory);
-    size_t all = (size_t)s->n_keys * s->slot_bytes;
-    return all <= PAGE_CACHE_OK || (s->n_slots == s->n_keys && all <= memory.available / 2);
+    return (size_t)s->n_keys * s->slot_bytes <= memory.available / 2;
+}
+
+/* Through the page cache when every expert fits and is there already (from a cache that has to be
+ * filled first, past it is faster: docs/MEASURED.md, "Filling"), or when there are so few of them
+ * that it does not matter. */
+static bool page_cache_is_better(const expert_store *s) {
+    if ((size_t)s->n_keys * s->slot_bytes <= PAGE_CACHE_OK) return true;
+    return s->n_slots == s->n_keys && page_cache_has_them(s);
 }
 
 static err open_auto(expert_store *s, io_options *files, const char *state_path) {

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/os.h"
 #include "io/io_bench.h"
 #include "io/io_fault.h"
 #include "scratch.h"
@@ -358,6 +359,40 @@ static void test_choice_is_remembered(void **state) {
     json_decref(json);
 }
 
+/* A file that has just been read is in the page cache, one that was told to leave is not; a file
+ * system may not tell. */
+static void test_cached_share(void **state) {
+    (void)state;
+    enum { BYTES = 1 << 20, TRIES = 100 };
+    char path[SCRATCH_PATH];
+    scratch_path(path, "cached");
+    write_file(path, 0, BYTES);
+    assert_true(os_cached_share("/nowhere/at/all") < 0);
+    if (os_cached_share(path) < 0) {
+        print_message("this file system does not tell\n");
+        skip();
+    }
+    static uint8_t bytes[BYTES];
+    double share = 0;
+    for (int i = 0; i < TRIES && share < 1; i++) { /* others may need the memory */
+        FILE *f = fopen(path, "rb");
+        assert_non_null(f);
+        assert_int_equal(fread(bytes, 1, BYTES, f), BYTES);
+        fclose(f);
+        share = os_cached_share(path);
+    }
+    assert_true(share == 1);
+    for (int i = 0; i < TRIES && share > 0; i++) { /* it is a wish */
+        int fd;
+        assert_ok(os_open_read(path, false, &fd));
+        fsync(fd);
+        os_drop_cache(fd);
+        close(fd);
+        share = os_cached_share(path);
+    }
+    if (share > 0) print_message("the page cache keeps %.0f %% of it\n", 100 * share);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_reads, scratch_open, scratch_close),
@@ -369,6 +404,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_bench, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_choice, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_choice_is_remembered, scratch_open, scratch_close),
+        cmocka_unit_test_setup_teardown(test_cached_share, scratch_open, scratch_close),
     };
     return cmocka_run_group_tests_name("io", tests, NULL, NULL);
 }
