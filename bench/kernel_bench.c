@@ -2,10 +2,10 @@
  *
  *     build/kernel-bench [--table NAME] [--threads N] [--seconds S] [PART ...]
  *
- * PART is decode, prefill, threads or delta; all without one. decode streams matrices of one shape
- * from memory that no cache holds and compares with a plain read of the same memory by the same
- * threads, taking turns. Every figure is the median of the passes that fit S seconds, the best in
- * brackets. */
+ * PART is decode, prefill, threads, delta or attention; all without one. decode streams matrices of
+ * one shape from memory that no cache holds and compares with a plain read of the same memory by
+ * the same threads, taking turns. Every figure is the median of the passes that fit S seconds, the
+ * best in brackets. */
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -295,6 +295,79 @@ static void part_delta(bench *b) {
     }
 }
 
+/* ---- attention ---- */
+
+enum { LAYERS_MAX = 400 };
+
+typedef struct attend_job {
+    bench *b;
+    int heads, group, dim, positions;
+    size_t kv_bytes; /* of one head's K or V */
+    const uint8_t *kv;
+} attend_job;
+
+static void attend_head(void *ctx, int head, int worker) {
+    const attend_job *j = ctx;
+    static float q[16 * 256];
+    float out[16 * 256];
+    int visible[16];
+    for (int i = 0; i < j->group; i++) visible[i] = j->positions;
+    const uint8_t *k = j->kv + 2 * (size_t)head * j->kv_bytes;
+    cpu_attn a = {.out = out,
+                  .q = q,
+                  .n_visible = visible,
+                  .k = k,
+                  .v = k + j->kv_bytes,
+                  .type = KV_F16,
+                  .out_stride = (size_t)j->dim,
+                  .q_stride = (size_t)j->dim,
+                  .kv_stride = kv_head_bytes(KV_F16, j->dim),
+                  .n_q = j->group,
+                  .head_dim = j->dim,
+                  .scale = 0.1f,
+                  .scratch = j->b->scratch[worker]};
+    j->b->k->attention(&a);
+}
+
+/* One token over `positions` of context, as a layer's attention in a decoded token: the cache comes
+ * from memory, or (`hot`) from the processor's caches. */
+static void attend_line(bench *b, attend_job j, bool hot) {
+    figure f = {0};
+    j.b = b;
+    j.kv_bytes = (size_t)j.positions * kv_head_bytes(KV_F16, j.dim);
+    size_t layer = 2 * (size_t)j.heads * j.kv_bytes;
+    int layers = int_min(LAYERS_MAX, (int)(POOL_BYTES / layer));
+    double stop = now() + b->seconds, each[LAYERS_MAX];
+    for (int pass = 0; pass < 3 || now() < stop; pass++) {
+        for (int i = 0; i < layers; i++) {
+            j.kv = b->memory + (hot ? 0 : (size_t)i * layer);
+            double start = now();
+            pool_run(b->pool, attend_head, &j, j.heads);
+            each[i] = now() - start;
+        }
+        qsort(each, (size_t)layers, sizeof *each, by_value);
+        if (pass) figure_add(&f, each[layers / 2] * 1e6);
+    }
+    double middle = median(&f);
+    printf("%-11s %d thr  attention of %d x %d queries of %d over %5d positions, %s: %6.1f (%.1f) "
+           "us\n",
+           b->k->name, b->threads, j.heads, j.group, j.dim, j.positions,
+           hot ? "from caches" : "from memory", middle, f.pass[0]);
+}
+
+static void part_attention(bench *b) {
+    static const int positions[] = {16, 100, 128, 1000, 8000};
+    memset(b->memory, 0, POOL_BYTES);
+    for (int hot = 0; hot < 2; hot++) {
+        for (int i = 0; i < 5; i++) {
+            attend_line(b,
+                        (attend_job){.heads = 4, .group = 8, .dim = 128, .positions = positions[i]},
+                        hot);
+        }
+        attend_line(b, (attend_job){.heads = 2, .group = 8, .dim = 256, .positions = 100}, hot);
+    }
+}
+
 /* ---- threads ---- */
 
 /* A layer's worth of experts per fork and join, one after the other over all memory: seconds. */
@@ -388,7 +461,8 @@ int main(int argc, char **argv) {
     } all[] = {{"decode", part_decode},
                {"prefill", part_prefill},
                {"threads", part_threads},
-               {"delta", part_delta}};
+               {"delta", part_delta},
+               {"attention", part_attention}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         bool wanted = n_parts == 0;
         for (int k = 0; k < n_parts; k++) wanted |= strcmp(parts[k], all[i].name) == 0;

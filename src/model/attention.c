@@ -1,8 +1,9 @@
 /* attention.c: full attention on the CPU (MODEL_FACTS section 3).
  *
- *     h = norm(x) -> q | k | v (one job) -> per row: head norms, rotary embedding;
+ *     h = norm(x) -> q | k | v (one job) -> per row and KV head: head norms, rotary embedding;
  *     k, v go to the cache, q to [kv head][row][query head of the group] so that all queries which
  *     share a KV head lie together -> per (sequence, kv head, piece of rows): attention, gate
+ *     (one job with what stands before it when no sequence has more rows than a piece)
  *     -> output projection -> x += */
 #include <math.h>
 #include <string.h>
@@ -67,10 +68,8 @@ static void store_kv(const attn_job *j, const batch_item *item, int t, int h, co
     }
 }
 
-/* One row: heads normed and turned, keys and values into the cache. */
-static void prepare_row(void *ctx, int row, int worker) {
-    (void)worker;
-    const attn_job *j = ctx;
+/* One row of a KV head: its queries normed and turned, key and value into the cache. */
+static void prepare_head(const attn_job *j, int row, int h) {
     cpu_ops *o = j->o;
     const model_config *c = o->c;
     const cpu_kernels *k = o->o.kernels;
@@ -80,19 +79,22 @@ static void prepare_row(void *ctx, int row, int worker) {
     const batch_item *item = item_of(j->b, row, &t);
     const float *cos_ = o->rope_cos + (size_t)row * (size_t)half;
     const float *sin_ = o->rope_sin + (size_t)row * (size_t)half;
-    for (int h = 0; h < c->heads; h++) {
-        const float *q = j->q + (size_t)row * (size_t)j->q_width + (size_t)h * (size_t)head_width;
-        size_t at = ((size_t)(h / group) * (size_t)j->b->rows + (size_t)row) * (size_t)group;
-        float *out = o->grouped + (at + (size_t)(h % group)) * (size_t)d;
-        k->rmsnorm(out, q, j->w->q_norm, d, eps);
+    const float *q = j->q + (size_t)row * (size_t)j->q_width;
+    float *out = o->grouped + ((size_t)h * (size_t)j->b->rows + (size_t)row) * (size_t)(group * d);
+    for (int i = h * group; i < (h + 1) * group; i++, out += d) {
+        k->rmsnorm(out, q + (size_t)i * (size_t)head_width, j->w->q_norm, d, eps);
         k->rope(out, cos_, sin_, half);
     }
-    for (int h = 0; h < c->kv_heads; h++) {
-        size_t at = ((size_t)row * (size_t)c->kv_heads + (size_t)h) * (size_t)d;
-        k->rmsnorm(j->k + at, j->k + at, j->w->k_norm, d, eps);
-        k->rope(j->k + at, cos_, sin_, half);
-        store_kv(j, item, t, h, j->k + at, j->v + at);
-    }
+    size_t at = ((size_t)row * (size_t)c->kv_heads + (size_t)h) * (size_t)d;
+    k->rmsnorm(j->k + at, j->k + at, j->w->k_norm, d, eps);
+    k->rope(j->k + at, cos_, sin_, half);
+    store_kv(j, item, t, h, j->k + at, j->v + at);
+}
+
+static void prepare_row(void *ctx, int row, int worker) {
+    (void)worker;
+    const attn_job *j = ctx;
+    for (int h = 0; h < j->o->c->kv_heads; h++) prepare_head(j, row, h);
 }
 
 /* Back to [row][head], times the gate. */
@@ -112,7 +114,8 @@ static void gate_rows(const attn_job *j, int h, int row, int n) {
     }
 }
 
-/* task = (item, kv head, piece of the item's rows) */
+/* task = (item, kv head, piece of the item's rows). A head needs nothing of the others, so where an
+ * item is one piece its rows are prepared here. */
 static void attend(void *ctx, int task, int worker) {
     const attn_job *j = ctx;
     cpu_ops *o = j->o;
@@ -123,6 +126,7 @@ static void attend(void *ctx, int task, int worker) {
     int begin = piece * j->piece_rows, n = int_min(j->piece_rows, item->count - begin);
     if (n <= 0) return;
     int row = batch_first_row(j->b, i) + begin, d = c->head_dim, group = c->heads / c->kv_heads;
+    for (int r = row; j->pieces == 1 && r < row + n; r++) prepare_head(j, r, h);
     size_t at = ((size_t)h * (size_t)j->b->rows + (size_t)row) * (size_t)group * (size_t)d;
     int *visible = (int *)(void *)o->worker[worker];
     for (int q = 0; q < n * group; q++) visible[q] = item->start + begin + q / group + 1;
@@ -176,8 +180,8 @@ err cpu_attention(ops *face, const batch *b, int layer) {
     j.q_width = c->attention_gate ? 2 * q : q;
     rows_norm(o, o->h, o->x, w->input_norm, b->rows);
     project(&j);
-    pool_run(o->o.pool, prepare_row, &j, b->rows);
     cut_rows(&j);
+    if (j.pieces > 1) pool_run(o->o.pool, prepare_row, &j, b->rows);
     pool_run(o->o.pool, attend, &j, b->n_items * c->kv_heads * j.pieces);
     linear out = {.w = &w->attn.o,
                   .bias = w->attn.o_bias,
