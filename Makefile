@@ -61,16 +61,20 @@ ISA_FLAGS_cpu_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 ISA_FLAGS_cpu_avx2_int   := -mavx2 -mfma -mf16c
 ISA_FLAGS_cpu_avxvnni_int := -mavx2 -mfma -mf16c -mavxvnni
 ISA_FLAGS_cpu_avx512_int := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi -mfma -mf16c
+ISA_FLAGS_cpu_avx512_bf16 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma -mf16c
 ISA_FLAGS_cpu_neondot_int := -march=armv8.2-a+dotprod
+ISA_FLAGS_cpu_neonmm_int := -march=armv8.2-a+dotprod+i8mm
 ifneq ($(ARCH),x86_64)
 ISA_FLAGS_cpu_avx2 :=
 ISA_FLAGS_cpu_avx512 :=
 ISA_FLAGS_cpu_avx2_int :=
 ISA_FLAGS_cpu_avxvnni_int :=
 ISA_FLAGS_cpu_avx512_int :=
+ISA_FLAGS_cpu_avx512_bf16 :=
 endif
 ifneq ($(ARCH),aarch64)
 ISA_FLAGS_cpu_neondot_int :=
+ISA_FLAGS_cpu_neonmm_int :=
 endif
 
 LIB_SRC  := $(sort $(wildcard src/*/*.c src/gpu/*/*.c))

@@ -2,10 +2,10 @@
  *
  *     build/kernel-bench [--table NAME] [--threads N] [--seconds S] [PART ...]
  *
- * PART is decode, prefill, threads, delta or attention; all without one. decode streams matrices of
- * one shape from memory that no cache holds and compares with a plain read of the same memory by
- * the same threads, taking turns. Every figure is the median of the passes that fit S seconds, the
- * best in brackets. */
+ * PART is decode, prefill, bf16, threads, delta or attention; all without one. decode streams
+ * matrices of one shape from memory that no cache holds and compares with a plain read of the same
+ * memory by the same threads, taking turns. Every figure is the median of the passes that fit S
+ * seconds, the best in brackets. */
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -113,7 +113,8 @@ typedef struct product_job {
     bench *b;
     shape s;
     size_t bytes; /* of one matrix */
-    cpu_actq x;
+    cpu_actq x;   /* of BF16 matrices: none */
+    cpu_actb xb;
     float *xf, *y;
 } product_job;
 
@@ -133,7 +134,10 @@ static void product_task(void *ctx, int task, int worker) {
     float *y = j->y + (size_t)worker * (size_t)j->s.rows * (size_t)j->s.n;
     size_t rows = (size_t)j->s.rows, cols = (size_t)j->s.cols;
     void *scratch = j->b->scratch[worker];
-    if (j->s.exact) {
+    if (j->s.f.kind == QK_BF16 && !j->s.exact) {
+        cpu_matmul_bf16 m = {&w, &j->xb, NULL, y, rows, j->s.n, scratch};
+        j->b->k->matmul_bf16(&m, begin, end);
+    } else if (j->s.exact) {
         j->b->k->matmul(&(cpu_matmul){&w, j->xf, y, cols, rows, j->s.n, scratch}, begin, end);
     } else {
         cpu_matmul_int m = {&w, &j->x, NULL, y, rows, j->s.n, scratch};
@@ -141,9 +145,13 @@ static void product_task(void *ctx, int task, int worker) {
     }
 }
 
-/* Scales that keep the sums finite. */
+/* Scales, or weights, that keep the sums finite. */
 static void set_scales(product_job *j) {
-    for (int i = 0; i < j->s.matrices; i++) {
+    uint16_t *all = (uint16_t *)(void *)j->b->memory;
+    for (size_t i = 0; j->s.f.kind == QK_BF16 && i < POOL_BYTES / sizeof *all; i++) {
+        all[i] = (uint16_t)((all[i] & 0x80ffu) | 0x3c00u);
+    }
+    for (int i = 0; j->s.f.kind == QK_AFFINE && i < j->s.matrices; i++) {
         qmat w = matrix_at(j, i);
         size_t n = (size_t)j->s.rows * qformat_scale_row_bytes(j->s.f, j->s.cols);
         uint16_t *h = (uint16_t *)(j->b->memory + ((const uint8_t *)w.scales - j->b->memory));
@@ -160,18 +168,29 @@ static product_job product_open(bench *b, shape s) {
     size_t values = (size_t)s.n * (size_t)s.cols;
     j.xf = malloc(values * sizeof *j.xf);
     j.y = malloc((size_t)b->threads * (size_t)s.rows * (size_t)s.n * sizeof *j.y);
-    void *mem = aligned_alloc(64, round_up(cpu_actq_bytes(s.n, s.cols, s.f.group), 64));
+    bool dense = s.f.kind == QK_BF16;
+    size_t bytes = dense ? cpu_actb_bytes(s.n, s.cols) : cpu_actq_bytes(s.n, s.cols, s.f.group);
+    void *mem = aligned_alloc(64, round_up(bytes, 64));
     if (!j.xf || !j.y || !mem) must(err_make(ERR_NOMEM, "no memory for %d vectors", s.n));
     for (size_t i = 0; i < values; i++) j.xf[i] = sinf((float)i * 0.7f);
-    j.x = cpu_actq_place(mem, s.n, s.cols, s.f.group);
-    for (int t = 0; t < s.n; t++) b->k->quantize(&j.x, t, j.xf + (size_t)t * (size_t)s.cols);
+    if (dense)
+        j.xb = cpu_actb_place(mem, s.n, s.cols);
+    else
+        j.x = cpu_actq_place(mem, s.n, s.cols, s.f.group);
+    for (int t = 0; t < s.n; t++) {
+        const float *x = j.xf + (size_t)t * (size_t)s.cols;
+        if (dense)
+            b->k->round_bf16(&j.xb, t, x);
+        else
+            b->k->quantize(&j.x, t, x);
+    }
     return j;
 }
 
 static void product_close(product_job *j) {
     free(j->xf);
     free(j->y);
-    free(j->x.q);
+    free(j->s.f.kind == QK_BF16 ? j->xb.x : j->x.q);
 }
 
 static double product_pass(product_job *j) {
@@ -182,6 +201,14 @@ static double product_pass(product_job *j) {
 }
 
 /* ---- parts ---- */
+
+static int bits_of(qformat f) { return f.kind == QK_BF16 ? 16 : f.bits; }
+
+static const char *activations(shape s) {
+    return s.exact ? "f32 " : s.f.kind == QK_BF16 ? "bf16" : "int8";
+}
+
+static const qformat bf16 = {.kind = QK_BF16};
 
 static void decode_shape(bench *b, shape s) {
     product_job j = product_open(b, s);
@@ -194,9 +221,9 @@ static void decode_shape(bench *b, shape s) {
         figure_add(&read, r * 1e-9);
         figure_add(&ours, (double)bytes / t * 1e-9);
     }
-    printf("%-11s %d thr  %6d x %-5d %d bit g%-3d %s  %5.1f (%.1f) GB/s   read %5.1f (%.1f)   "
+    printf("%-11s %d thr  %6d x %-5d %2d bit g%-3d %s  %5.1f (%.1f) GB/s   read %5.1f (%.1f)   "
            "%3.0f %% (best %.0f %%)\n",
-           b->k->name, b->threads, s.rows, s.cols, s.f.bits, s.f.group, s.exact ? "f32 " : "int8",
+           b->k->name, b->threads, s.rows, s.cols, bits_of(s.f), s.f.group, activations(s),
            median(&ours), best(&ours), median(&read), best(&read),
            100 * median(&ours) / median(&read), 100 * best(&ours) / best(&read));
     product_close(&j);
@@ -231,9 +258,9 @@ static void prefill_shape(bench *b, shape s) {
         double t = product_pass(&j);
         if (pass) figure_add(&ours, work / t * 1e-9);
     }
-    printf("%-11s %d thr  %6d x %-5d x %-4d %d bit g%-3d %s  %7.1f (%.1f) GOP/s\n", b->k->name,
-           b->threads, s.rows, s.cols, s.n, s.f.bits, s.f.group, s.exact ? "f32 " : "int8",
-           median(&ours), best(&ours));
+    printf("%-11s %d thr  %6d x %-5d x %-4d %2d bit g%-3d %s  %7.1f (%.1f) GOP/s\n", b->k->name,
+           b->threads, s.rows, s.cols, s.n, bits_of(s.f), s.f.group, activations(s), median(&ours),
+           best(&ours));
     product_close(&j);
 }
 
@@ -251,6 +278,18 @@ static void part_prefill(bench *b) {
     prefill_shape(b, (shape){768, 2048, 32, 16, affine(4, 32), 64, false});
     prefill_shape(b, (shape){768, 2048, 32, 16, affine(4, 128), 64, false});
     prefill_shape(b, (shape){768, 2048, 32, 4, affine(4, 64), 64, true});
+}
+
+/* BF16 matrices, by their own path and with float32 activations. */
+static void part_bf16(bench *b) {
+    static const int ns[] = {2, 4, 8, 32, 128, 512};
+    for (int exact = 0; exact < 2; exact++) {
+        decode_shape(b, (shape){768, 2048, 1, 0, bf16, 16, exact});
+        decode_shape(b, (shape){2048, 768, 1, 0, bf16, 32, exact});
+        for (int i = 0; i < 6; i++) {
+            prefill_shape(b, (shape){768, 2048, ns[i], 8, bf16, 8, exact});
+        }
+    }
 }
 
 /* ---- the delta rule ---- */
@@ -458,11 +497,8 @@ int main(int argc, char **argv) {
     static const struct {
         const char *name;
         void (*run)(bench *);
-    } all[] = {{"decode", part_decode},
-               {"prefill", part_prefill},
-               {"threads", part_threads},
-               {"delta", part_delta},
-               {"attention", part_attention}};
+    } all[] = {{"decode", part_decode},   {"prefill", part_prefill}, {"bf16", part_bf16},
+               {"threads", part_threads}, {"delta", part_delta},     {"attention", part_attention}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         bool wanted = n_parts == 0;
         for (int k = 0; k < n_parts; k++) wanted |= strcmp(parts[k], all[i].name) == 0;

@@ -46,6 +46,8 @@ bool os_try_page_cache(void);
 
 /* The processor has the dot product instructions of ARMv8.2; false on other architectures. */
 bool os_cpu_has_dotprod(void);
+/* The same of the matrix instructions of bytes (i8mm) of ARMv8.6. */
+bool os_cpu_has_i8mm(void);
 
 /* Monotonic nanoseconds. */
 uint64_t os_now_ns(void);

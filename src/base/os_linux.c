@@ -173,8 +173,10 @@ bool os_try_page_cache(void) { return false; }
 
 #ifdef __aarch64__
 bool os_cpu_has_dotprod(void) { return getauxval(AT_HWCAP) & 1ul << 20; /* HWCAP_ASIMDDP */ }
+bool os_cpu_has_i8mm(void) { return getauxval(AT_HWCAP2) & 1ul << 13; /* HWCAP2_I8MM */ }
 #else
 bool os_cpu_has_dotprod(void) { return false; }
+bool os_cpu_has_i8mm(void) { return false; }
 #endif
 
 uint64_t os_now_ns(void) {

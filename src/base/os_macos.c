@@ -130,8 +130,10 @@ bool os_try_page_cache(void) { return true; }
 
 #ifdef __aarch64__
 bool os_cpu_has_dotprod(void) { return sysctl_number("hw.optional.arm.FEAT_DotProd", 1) != 0; }
+bool os_cpu_has_i8mm(void) { return sysctl_number("hw.optional.arm.FEAT_I8MM", 0) != 0; }
 #else
 bool os_cpu_has_dotprod(void) { return false; }
+bool os_cpu_has_i8mm(void) { return false; }
 #endif
 
 uint64_t os_now_ns(void) { return clock_gettime_nsec_np(CLOCK_UPTIME_RAW); }

@@ -42,7 +42,13 @@ static bool runs_avx512vnni(void) {
     return runs_avx512() && __builtin_cpu_supports("avx512vnni") &&
            __builtin_cpu_supports("avx512vbmi");
 }
+static bool runs_avx512bf16(void) {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return runs_avx512vnni() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5) &&
+           cpu_bf16_as_defined();
+}
 #else
+static bool runs_avx512bf16(void) { return false; }
 static bool runs_avx512vnni(void) { return false; }
 static bool runs_avx2(void) { return false; }
 static bool runs_avxvnni(void) { return false; }
@@ -57,8 +63,10 @@ static const entry entries[] = {
     {"avxvnni", cpu_table_avxvnni, runs_avxvnni},
     {"avx512", cpu_table_avx512, runs_avx512},
     {"avx512vnni", cpu_table_avx512vnni, runs_avx512vnni},
+    {"avx512bf16", cpu_table_avx512bf16, runs_avx512bf16},
     {"neon", cpu_table_neon, runs_always},
     {"neondot", cpu_table_neondot, os_cpu_has_dotprod},
+    {"neonmm", cpu_table_neonmm, os_cpu_has_i8mm},
 };
 
 enum { N_ENTRIES = sizeof entries / sizeof *entries };

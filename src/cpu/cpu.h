@@ -20,6 +20,15 @@
  *             lane = fma(dx, fma(scale, sum(q xq), bias * sum(xq)), lane), the sums being exact
  *             integers below 2^24; then the lanes are added in the same tree: 4, 2, 1
  *
+ * So has the path of BF16 matrices (cpu_actb, matmul_bf16):
+ *
+ *   x         per row: times a power of two that makes max|x| 2^40 to 2^41, below 2^14 to 0, in
+ *             BF16, rounded to nearest even
+ *   y         lane l of CPU_LANES takes of every CPU_BF16_STEP (64) columns the pair 2l, 2l + 1:
+ *             the odd one first, each by one fused multiply-add, subnormal weights being 0; the
+ *             lanes are added in the tree of the float32 kernels; then times the row's inverse
+ *             power of two
+ *
  * Exempt are the payloads of NaNs, which the instruction sets handle differently. A matrix row's
  * result depends only on that row and that x: not on how many rows, how many x or which thread
  * ("batch invariance"; tests compare bytes). No kernel allocates, keeps state or reads past its
@@ -102,6 +111,41 @@ static inline size_t cpu_matmul_int_scratch(int cols, int group) {
     return CPU_INT_ROWS * ((size_t)cols + 2 * groups * sizeof(float)) + 32768;
 }
 
+/* Columns of one step of the BF16 path: a pair for each lane. */
+#define CPU_BF16_STEP 64
+
+/* Rows of activations in BF16: what matmul_bf16 multiplies with. */
+typedef struct cpu_actb {
+    void *x;       /* [n, stride], as the table that made them likes it; 64-byte aligned */
+    float *back;   /* [n]: what the row's results are multiplied with */
+    size_t stride; /* cols, rounded up to a multiple of CPU_BF16_STEP */
+    int n, cols;
+} cpu_actb;
+
+/* Bytes of memory that cpu_actb_place needs for n rows. */
+static inline size_t cpu_actb_bytes(int n, int cols) {
+    size_t stride = ((size_t)cols + CPU_BF16_STEP - 1) / CPU_BF16_STEP * CPU_BF16_STEP;
+    return (size_t)n * (stride + 1) * sizeof(float);
+}
+
+/* Lays rows out in memory of cpu_actb_bytes that is 64-byte aligned; round_bf16 fills them. */
+cpu_actb cpu_actb_place(void *memory, int n, int cols);
+
+/* Products of a BF16 matrix with rows of x; the fields as in cpu_matmul_int. */
+typedef struct cpu_matmul_bf16 {
+    const qmat *w;     /* [rows, cols], kind QK_BF16 */
+    const cpu_actb *x; /* same cols, made by the same table */
+    const int *pick;
+    float *y;
+    size_t y_stride;
+    int n;
+    float *scratch; /* at least cpu_matmul_bf16_scratch(cols) floats, the thread's own */
+} cpu_matmul_bf16;
+
+static inline size_t cpu_matmul_bf16_scratch(int cols) {
+    return cpu_matmul_scratch(cols + CPU_BF16_STEP);
+}
+
 /* How a head of K or V lies in the cache. KV_Q8: dim signed bytes, then dim / 32 scales of f16, one
  * for each 32 of them: value = byte * scale, exact in float32. dim must be a multiple of 32 then.
  */
@@ -161,7 +205,8 @@ static inline size_t cpu_delta_scratch(int dk, int dv) {
 }
 
 typedef struct cpu_kernels {
-    const char *name; /* "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "neon", "neondot" */
+    const char *name; /* "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "neon",
+                       * "neondot", "neonmm" */
 
     /* y[t, r] = sum over c of W[r, c] * x[t, c] for rows [row_begin, row_end). */
     void (*matmul)(const cpu_matmul *m, int row_begin, int row_end);
@@ -170,6 +215,10 @@ typedef struct cpu_kernels {
     /* The same as matmul by the integer path. Several products share the unpacking of
      * CPU_INT_ROWS rows: hand out row ranges of multiples of it when n > 1. */
     void (*matmul_int)(const cpu_matmul_int *m, int row_begin, int row_end);
+    /* Row t of a = x [cols] in BF16. An infinity or NaN makes the row's products not finite. */
+    void (*round_bf16)(const cpu_actb *a, int t, const float *x);
+    /* The same as matmul by the BF16 path. */
+    void (*matmul_bf16)(const cpu_matmul_bf16 *m, int row_begin, int row_end);
     float (*dot)(const float *a, const float *b, int n);
     void (*add)(float *y, const float *x, int n);                 /* y += x */
     void (*add_scaled)(float *y, const float *x, float a, int n); /* y = fma(a, x, y) */

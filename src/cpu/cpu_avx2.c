@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "cpu/cpu_bf16.h"
 #include "cpu/cpu_math.h"
 
 #define VW 8
@@ -80,8 +81,10 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 
 #include "cpu/kernels_seq.inc"
 
-static const cpu_kernels table = KERNEL_TABLE("avx2", avx2);
-static const cpu_kernels table_avxvnni = KERNEL_TABLE("avxvnni", avxvnni);
+#include "cpu/kernels_bf16.inc"
+
+static const cpu_kernels table = KERNEL_TABLE("avx2", avx2, round_bf16, matmul_bf16);
+static const cpu_kernels table_avxvnni = KERNEL_TABLE("avxvnni", avxvnni, round_bf16, matmul_bf16);
 
 const cpu_kernels *cpu_table_avx2(void) { return &table; }
 const cpu_kernels *cpu_table_avxvnni(void) { return &table_avxvnni; }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "cpu/cpu_bf16.h"
 #include "cpu/cpu_math.h"
 
 #define VW 16
@@ -95,12 +96,19 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 
 #include "cpu/kernels_seq.inc"
 
-static const cpu_kernels table = KERNEL_TABLE("avx512", avx2);
-static const cpu_kernels table_vnni = KERNEL_TABLE("avx512vnni", avx512vnni);
+#include "cpu/kernels_bf16.inc"
+
+static const cpu_kernels table = KERNEL_TABLE("avx512", avx2, round_bf16, matmul_bf16);
+static const cpu_kernels table_vnni =
+    KERNEL_TABLE("avx512vnni", avx512vnni, round_bf16, matmul_bf16);
+static const cpu_kernels table_bf16 =
+    KERNEL_TABLE("avx512bf16", avx512vnni, cpu_round_bf16_avx512bf16, cpu_matmul_bf16_avx512bf16);
 
 const cpu_kernels *cpu_table_avx512(void) { return &table; }
 const cpu_kernels *cpu_table_avx512vnni(void) { return &table_vnni; }
+const cpu_kernels *cpu_table_avx512bf16(void) { return &table_bf16; }
 #else
 const cpu_kernels *cpu_table_avx512(void) { return NULL; }
 const cpu_kernels *cpu_table_avx512vnni(void) { return NULL; }
+const cpu_kernels *cpu_table_avx512bf16(void) { return NULL; }
 #endif

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "cpu/cpu_bf16.h"
 #include "cpu/cpu_math.h"
 
 #define VW 4
@@ -75,12 +76,17 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 
 #include "cpu/kernels_seq.inc"
 
-static const cpu_kernels table = KERNEL_TABLE("neon", neon);
-static const cpu_kernels table_neondot = KERNEL_TABLE("neondot", neondot);
+#include "cpu/kernels_bf16.inc"
+
+static const cpu_kernels table = KERNEL_TABLE("neon", neon, round_bf16, matmul_bf16);
+static const cpu_kernels table_neondot = KERNEL_TABLE("neondot", neondot, round_bf16, matmul_bf16);
+static const cpu_kernels table_neonmm = KERNEL_TABLE("neonmm", neonmm, round_bf16, matmul_bf16);
 
 const cpu_kernels *cpu_table_neon(void) { return &table; }
 const cpu_kernels *cpu_table_neondot(void) { return &table_neondot; }
+const cpu_kernels *cpu_table_neonmm(void) { return &table_neonmm; }
 #else
 const cpu_kernels *cpu_table_neon(void) { return NULL; }
 const cpu_kernels *cpu_table_neondot(void) { return NULL; }
+const cpu_kernels *cpu_table_neonmm(void) { return NULL; }
 #endif

@@ -12,6 +12,16 @@
     void cpu_quantize_##isa(const cpu_actq *a, int t, const float *x);                             \
     void cpu_matmul_int_##isa(const cpu_matmul_int *m, int row_begin, int row_end);
 
+/* BF16 matrices by instructions for them. Only where cpu_bf16_as_defined says that they round as
+ * the definition does. */
+#define BF16_KERNELS(isa)                                                                          \
+    void cpu_round_bf16_##isa(const cpu_actb *a, int t, const float *x);                           \
+    void cpu_matmul_bf16_##isa(const cpu_matmul_bf16 *m, int row_begin, int row_end);
+
+BF16_KERNELS(scalar)
+BF16_KERNELS(avx512bf16)
+bool cpu_bf16_as_defined(void);
+
 /* Row t of a->split from a->q. */
 void cpu_actq_split(const cpu_actq *a, int t);
 
@@ -21,13 +31,16 @@ INT_KERNELS(avxvnni)
 INT_KERNELS(avx512vnni)
 INT_KERNELS(neon)
 INT_KERNELS(neondot)
+INT_KERNELS(neonmm)
 
 const cpu_kernels *cpu_table_scalar(void);
 const cpu_kernels *cpu_table_avx2(void);
 const cpu_kernels *cpu_table_avxvnni(void);
 const cpu_kernels *cpu_table_avx512(void);
 const cpu_kernels *cpu_table_avx512vnni(void);
+const cpu_kernels *cpu_table_avx512bf16(void);
 const cpu_kernels *cpu_table_neon(void);
 const cpu_kernels *cpu_table_neondot(void);
+const cpu_kernels *cpu_table_neonmm(void);
 
 #endif

@@ -46,7 +46,7 @@ static size_t worker_floats(const model_config *c, int rows) {
     int cols = int_max(int_max(c->hidden, c->heads * c->head_dim),
                        int_max(c->linear_v_heads * c->linear_v_dim, c->intermediate));
     cols = int_max(cols, int_max(c->shared_intermediate, c->expert_intermediate));
-    size_t floats = cpu_matmul_scratch(cols);
+    size_t floats = cpu_matmul_bf16_scratch(cols);
     int queries = int_min(rows, CPU_ATTN_BLOCK) * (c->heads / c->kv_heads);
     size_t attention = cpu_attn_scratch(queries, c->head_dim) + (size_t)queries;
     if (attention > floats) floats = attention;
@@ -56,15 +56,22 @@ static size_t worker_floats(const model_config *c, int rows) {
     return delta > floats ? delta : floats;
 }
 
-/* 8-bit activations: o->h at three group sizes, and the inputs of one linear_run. Every input is
- * counted apart, rounded up. */
+/* Of n rows, in whatever form takes most. */
+static size_t act_most(int n, int cols) {
+    size_t q = cpu_actq_bytes(n, cols, 32), b = cpu_actb_bytes(n, cols);
+    return q > b ? q : b;
+}
+
+/* Activations in 8 bits and BF16: o->h at three group sizes and BF16, and the inputs of one
+ * linear_run. Every input is counted apart, rounded up. */
 static size_t act_bytes(const model_config *c, int rows, int k) {
     int inner = int_max(c->heads * c->head_dim, c->linear_v_heads * c->linear_v_dim);
     int r = int_max(rows, k), mlp = int_max(c->shared_intermediate, c->intermediate);
     size_t bytes = 0;
     for (int group = 32; group <= 128; group *= 2) bytes += cpu_actq_bytes(rows, c->hidden, group);
-    bytes += cpu_actq_bytes(rows, inner, 32) + cpu_actq_bytes(rows, mlp, 32);
-    bytes += cpu_actq_bytes(r, c->expert_intermediate, 32);
+    bytes += cpu_actb_bytes(rows, c->hidden);
+    if (c->experts) bytes += act_most(r, c->hidden); /* rows of h that cannot be picked */
+    bytes += act_most(rows, inner) + act_most(rows, mlp) + act_most(r, c->expert_intermediate);
     return bytes + (size_t)(c->experts + 8) * 64;
 }
 

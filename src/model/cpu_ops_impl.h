@@ -16,18 +16,23 @@ typedef struct linear {
     bool precise;  /* float32 activations always: routers and gates, small and sensitive */
     /* set by linear_run */
     int block, first_task;
-    const cpu_actq *act; /* NULL: the float path */
+    const cpu_actq *act;  /* of affine matrices; NULL: not by the integer path */
+    const cpu_actb *actb; /* of BF16 matrices; both NULL: the float path */
 } linear;
 
-/* 8-bit activations of the matrices of one linear_run, and of o->h for as long as it stands. */
+/* Activations in 8 bits or in BF16 for the matrices of one linear_run, and of o->h for as long as
+ * it stands. */
 typedef struct act_entry {
     const float *x;
     size_t x_stride;
+    bool bf16;
     cpu_actq q;
-    bool fresh; /* filled already */
+    cpu_actb b;  /* if bf16 */
+    int n, cols; /* of either */
+    bool fresh;  /* filled already */
 } act_entry;
 
-#define ACT_ENTRIES_KEPT 3 /* of o->h: one for each group size */
+#define ACT_ENTRIES_KEPT 4 /* of o->h: one for each group size, and BF16 */
 
 /* Experts that are computed together: their rows lie one after the other in the group's buffers. */
 typedef struct expert_use {
@@ -91,7 +96,7 @@ static inline cpu_ops *cpu_of(ops *o) { return (cpu_ops *)(void *)o; }
 
 /* linear.c */
 void linear_run(cpu_ops *o, linear *list, int n);
-/* The matrix's products go through 8-bit activations, so pick may be used. */
+/* The matrix's products go through 8-bit or BF16 activations, so pick may be used. */
 bool linear_takes_pick(const cpu_ops *o, const qmat *w);
 /* o->h was written anew. */
 void linear_forget(cpu_ops *o);

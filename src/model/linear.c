@@ -6,7 +6,8 @@
  * once.
  *
  * Unless the engine is exact, activations of quantised matrices are turned into 8-bit integers
- * first: once for every distinct input of the list, and for o->h once until it changes. */
+ * first, those of BF16 matrices into BF16: once for every distinct input of the list, and for o->h
+ * once until it changes. */
 #include <assert.h>
 
 #include "base/bits.h"
@@ -22,7 +23,7 @@ typedef struct linear_job {
 } linear_job;
 
 bool linear_takes_pick(const cpu_ops *o, const qmat *w) {
-    return !o->o.exact && w->format.kind == QK_AFFINE;
+    return !o->o.exact && (w->format.kind == QK_AFFINE || w->format.kind == QK_BF16);
 }
 
 void linear_forget(cpu_ops *o) {
@@ -32,30 +33,37 @@ void linear_forget(cpu_ops *o) {
 
 /* ---- activations ---- */
 
-static const cpu_actq *act_find(cpu_ops *o, const linear *l) {
+static const act_entry *act_find(const cpu_ops *o, const linear *l) {
     for (int i = 0; i < o->n_acts; i++) {
         const act_entry *a = &o->acts[i];
-        if (a->x == l->x && a->x_stride == l->x_stride && a->q.group == l->w->format.group &&
-            a->q.cols == l->w->cols && a->q.n >= (l->pick ? l->x_rows : l->n))
-            return &a->q;
+        if (a->x == l->x && a->x_stride == l->x_stride &&
+            a->bf16 == (l->w->format.kind == QK_BF16) && a->q.group == l->w->format.group &&
+            a->cols == l->w->cols && a->n >= (l->pick ? l->x_rows : l->n))
+            return a;
     }
     return NULL;
 }
 
-static const cpu_actq *act_add(cpu_ops *o, const linear *l) {
-    const cpu_actq *known = act_find(o, l);
+static const act_entry *act_add(cpu_ops *o, const linear *l) {
+    const act_entry *known = act_find(o, l);
     if (known) return known;
-    int n = l->pick ? l->x_rows : l->n, group = l->w->format.group;
+    int n = l->pick ? l->x_rows : l->n, cols = l->w->cols, group = l->w->format.group;
     act_entry *a = &o->acts[o->n_acts++];
-    *a = (act_entry){.x = l->x, .x_stride = l->x_stride};
-    a->q = cpu_actq_place(o->act_memory + o->act_used, n, l->w->cols, group);
-    o->act_used += round_up(cpu_actq_bytes(n, l->w->cols, group), 64);
+    void *memory = o->act_memory + o->act_used;
+    *a = (act_entry){.x = l->x, .x_stride = l->x_stride, .n = n, .cols = cols};
+    a->bf16 = l->w->format.kind == QK_BF16;
+    if (a->bf16)
+        a->b = cpu_actb_place(memory, n, cols);
+    else
+        a->q = cpu_actq_place(memory, n, cols, group);
+    size_t bytes = a->bf16 ? cpu_actb_bytes(n, cols) : cpu_actq_bytes(n, cols, group);
+    o->act_used += round_up(bytes, 64);
     assert(o->act_used <= o->act_bytes);
     if (l->x == o->h && o->n_kept == o->n_acts - 1) {
         o->n_kept = o->n_acts;
         o->act_kept = o->act_used;
     }
-    return &a->q;
+    return a;
 }
 
 /* task = row of all entries that are not filled yet, one after the other */
@@ -65,11 +73,15 @@ static void quantize_task(void *ctx, int task, int worker) {
     int i = 0;
     for (;; i++) {
         if (o->acts[i].fresh) continue;
-        if (task < o->acts[i].q.n) break;
-        task -= o->acts[i].q.n;
+        if (task < o->acts[i].n) break;
+        task -= o->acts[i].n;
     }
     const act_entry *a = &o->acts[i];
-    o->o.kernels->quantize(&a->q, task, a->x + (size_t)task * a->x_stride);
+    const float *x = a->x + (size_t)task * a->x_stride;
+    if (a->bf16)
+        o->o.kernels->round_bf16(&a->b, task, x);
+    else
+        o->o.kernels->quantize(&a->q, task, x);
 }
 
 static void quantize_all(cpu_ops *o) {
@@ -77,8 +89,8 @@ static void quantize_all(cpu_ops *o) {
     size_t floats = 0;
     for (int i = 0; i < o->n_acts; i++) {
         if (o->acts[i].fresh) continue;
-        rows += o->acts[i].q.n;
-        floats += (size_t)o->acts[i].q.n * (size_t)o->acts[i].q.cols;
+        rows += o->acts[i].n;
+        floats += (size_t)o->acts[i].n * (size_t)o->acts[i].cols;
     }
     if (floats > QUANT_IN_LINE) {
         pool_run(o->o.pool, quantize_task, o, rows);
@@ -93,9 +105,11 @@ static void find_acts(cpu_ops *o, linear *list, int n) {
     o->act_used = o->act_kept;
     for (int i = 0; i < n; i++) {
         linear *l = &list[i];
-        bool integer = linear_takes_pick(o, l->w) && !l->precise;
-        assert(integer || !l->pick);
-        l->act = integer ? act_add(o, l) : NULL;
+        bool turned = linear_takes_pick(o, l->w) && !l->precise;
+        assert(turned || !l->pick);
+        const act_entry *a = turned ? act_add(o, l) : NULL;
+        l->act = a && !a->bf16 ? &a->q : NULL;
+        l->actb = a && a->bf16 ? &a->b : NULL;
     }
     quantize_all(o);
 }
@@ -111,31 +125,28 @@ static int block_rows(const linear *l) {
     return rows < unit ? (int)unit : int_min((int)rows, l->w->rows);
 }
 
+static void products(const linear_job *j, const linear *l, int begin, int end, int worker) {
+    const cpu_kernels *k = j->o->o.kernels;
+    void *scratch = j->o->worker[worker];
+    if (l->act) {
+        cpu_matmul_int m = {l->w, l->act, l->pick, l->y, l->y_stride, l->n, scratch};
+        k->matmul_int(&m, begin, end);
+    } else if (l->actb) {
+        cpu_matmul_bf16 m = {l->w, l->actb, l->pick, l->y, l->y_stride, l->n, scratch};
+        k->matmul_bf16(&m, begin, end);
+    } else {
+        cpu_matmul m = {l->w, l->x, l->y, l->x_stride, l->y_stride, l->n, scratch};
+        k->matmul(&m, begin, end);
+    }
+}
+
 static void linear_task(void *ctx, int task, int worker) {
     const linear_job *j = ctx;
     int i = 0;
     while (i + 1 < j->n && j->list[i + 1].first_task <= task) i++;
     const linear *l = &j->list[i];
     int begin = (task - l->first_task) * l->block, end = int_min(begin + l->block, l->w->rows);
-    if (l->act) {
-        cpu_matmul_int m = {.w = l->w,
-                            .x = l->act,
-                            .pick = l->pick,
-                            .y = l->y,
-                            .y_stride = l->y_stride,
-                            .n = l->n,
-                            .scratch = j->o->worker[worker]};
-        j->o->o.kernels->matmul_int(&m, begin, end);
-    } else {
-        cpu_matmul m = {.w = l->w,
-                        .x = l->x,
-                        .y = l->y,
-                        .x_stride = l->x_stride,
-                        .y_stride = l->y_stride,
-                        .n = l->n,
-                        .scratch = j->o->worker[worker]};
-        j->o->o.kernels->matmul(&m, begin, end);
-    }
+    products(j, l, begin, end, worker);
     for (int t = 0; l->bias && t < l->n; t++) {
         for (int r = begin; r < end; r++) l->y[(size_t)t * l->y_stride + (size_t)r] += l->bias[r];
     }

@@ -25,8 +25,8 @@ static void test_tables(void **state) {
     assert_non_null(strstr(e.text, "mmx"));
     assert_non_null(strstr(e.text, "scalar"));
     assert_null(k);
-    static const char *const known[] = {"avx2",       "avxvnni", "avx512",
-                                        "avx512vnni", "neon",    "neondot"};
+    static const char *const known[] = {"avx2",       "avxvnni", "avx512",  "avx512vnni",
+                                        "avx512bf16", "neon",    "neondot", "neonmm"};
     for (int i = 0; i < LENGTH(known); i++) {
         e = cpu_by_name(known[i], &k);
         assert_true((e.code == ERR_NONE) == (k != NULL));
