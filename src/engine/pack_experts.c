@@ -2,6 +2,7 @@
  *
  * A task is some rows of one matrix of one expert, so that the threads have enough to share also
  * where a batch is a single large expert. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -42,6 +43,16 @@ static void copy_rows(const flow_batch *b, const span *s, int rows) {
     }
 }
 
+/* The first column of a number that is not finite, -1: none. */
+static int not_finite(const float *row, int cols) {
+    int bad = 0; /* without a way out of the loop, which then is a wide one */
+    for (int c = 0; c < cols; c++) bad |= !(fabsf(row[c]) <= FLT_MAX);
+    if (!bad) return -1;
+    int c = 0;
+    while (isfinite(row[c])) c++;
+    return c;
+}
+
 static err quantise_rows(const flow_batch *b, const span *s, float *row) {
     qmat m = *matrix_of(b->layer->weights, s->which);
     m.w = source_of(b, s->expert, s->which * 3);
@@ -49,10 +60,9 @@ static err quantise_rows(const flow_batch *b, const span *s, float *row) {
     size_t w = qformat_row_bytes(f, m.cols), scale = qformat_scale_row_bytes(f, m.cols);
     for (int i = s->begin; i < s->end; i++) {
         qmat_row_f32(row, &m, i);
-        for (int c = 0; c < m.cols; c++)
-            if (!isfinite(row[c]))
-                return err_make(ERR_CORRUPT, "a weight that is not finite (row %d, column %d)", i,
-                                c);
+        int bad = not_finite(row, m.cols);
+        if (bad >= 0)
+            return err_make(ERR_CORRUPT, "a weight that is not finite (row %d, column %d)", i, bad);
         affine_row out = {.w = target_of(b, s->expert, s->which * 3) + (size_t)i * w,
                           .scales = target_of(b, s->expert, s->which * 3 + 1) + (size_t)i * scale,
                           .biases = target_of(b, s->expert, s->which * 3 + 2) + (size_t)i * scale,

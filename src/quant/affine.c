@@ -72,17 +72,25 @@ static uint16_t round_half(float x, bool f16) {
     return f16 ? f32_to_f16(x) : f32_to_bf16(x);
 }
 
-/* Smallest and largest of x[n], n a multiple of LANES. */
-static void range_of(const float *x, int n, float *low, float *high) {
-    enum { LANES = 16 };
-    float l[LANES], h[LANES];
-    memcpy(l, x, sizeof l);
-    memcpy(h, x, sizeof h);
+#define LANES 4
+typedef float lanes __attribute__((vector_size(4 * LANES)));
+typedef int32_t lanes_int __attribute__((vector_size(4 * LANES)));
+
+/* x where mask is all ones, else y. */
+static inline lanes pick_lanes(lanes_int mask, lanes x, lanes y) {
+    return (lanes)((mask & (lanes_int)x) | (~mask & (lanes_int)y));
+}
+
+/* Smallest and largest of x[n], n a multiple of LANES. Spelled out in lanes: as plain loops the
+ * compilers leave these one by one. */
+static inline void range_of(const float *x, int n, float *low, float *high) {
+    lanes l, h, next;
+    memcpy(&l, x, sizeof l);
+    h = l;
     for (int i = LANES; i < n; i += LANES) {
-        for (int k = 0; k < LANES; k++) {
-            l[k] = x[i + k] < l[k] ? x[i + k] : l[k];
-            h[k] = x[i + k] > h[k] ? x[i + k] : h[k];
-        }
+        memcpy(&next, x + i, sizeof next);
+        l = pick_lanes(next < l, next, l);
+        h = pick_lanes(next > h, next, h);
     }
     *low = l[0];
     *high = h[0];
