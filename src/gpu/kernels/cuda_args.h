@@ -85,7 +85,7 @@ enum {
     TD_OF_KEY = 4 * TD_KEYS,
     TD_FACTS_AT = 4 * TD_SQUARE,
     TD_OF_VALUE = TD_FACTS_AT + 1024,
-    TD_STRIDE = 65, /* floats of a row while T is made */
+    TD_STRIDE = 68, /* floats of a row while T is made */
     /* shared memory of delta_chunks: k, q, then floats */
     TD_A_AT = TD_OF_KEY,
     TD_T_AT = TD_A_AT + TD_TOKENS * TD_STRIDE * 4,
