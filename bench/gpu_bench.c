@@ -20,7 +20,6 @@
 
 #define MIB          ((size_t)1 << 20)
 #define COPY_BYTES   (512 * MIB)
-#define COPY_ROUNDS  5
 #define STREAMS_MAX  8
 #define DISK_SECONDS 0.3
 #define DISK_DEPTH   8
@@ -77,40 +76,10 @@ static int failed(const fm_error *e) {
 
 /* ---- ceilings ---- */
 
-/* Seconds of the fastest of a few copies; in: from pinned memory. */
-static err time_copy(gpu_queue *q, const gpu_buffer *a, const gpu_buffer *b, bool in,
-                     double *best) {
-    *best = 1e9;
-    for (int i = 0; i < COPY_ROUNDS; i++) {
-        double begin = now();
-        TRY(in ? gpu_copy_in(q, a->addr, b->host, COPY_BYTES)
-               : gpu_copy(q, a->addr, b->addr, COPY_BYTES));
-        TRY(gpu_queue_wait(q));
-        double took = now() - begin;
-        *best = took < *best ? took : *best;
-    }
-    return err_none();
-}
-
 static err measure_card(bench *b) {
     gpu_device *d = NULL;
-    gpu_queue *q = NULL;
-    gpu_buffer x = {0}, y = {0}, host = {0};
-    double copy = 0, bus = 0;
     TRY(gpu_open(b->s.gpu, 0, &d));
-    err e = gpu_queue_open(d, &q);
-    if (!e.code) e = gpu_alloc(d, GPU_DEVICE, COPY_BYTES, &x);
-    if (!e.code) e = gpu_alloc(d, GPU_DEVICE, COPY_BYTES, &y);
-    if (!e.code) e = gpu_alloc(d, GPU_PINNED, COPY_BYTES, &host);
-    if (!e.code) memset(host.host, 1, COPY_BYTES);
-    if (!e.code) e = time_copy(q, &x, &y, false, &copy);
-    if (!e.code) e = time_copy(q, &x, &host, true, &bus);
-    b->copy = 2.0 * (double)COPY_BYTES / copy;
-    b->bus = (double)COPY_BYTES / bus;
-    gpu_free(d, &host);
-    gpu_free(d, &y);
-    gpu_free(d, &x);
-    gpu_queue_close(q);
+    err e = gpu_measure(d, COPY_BYTES, &b->copy, &b->bus);
     gpu_close(d);
     return e;
 }

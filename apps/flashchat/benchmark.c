@@ -151,6 +151,7 @@ static const struct part {
     {"decode", bench_decode, "tokens per second by length of the conversation"},
     {"prefill", bench_prefill, "reading speed by length of the prompt"},
     {"streams", bench_streams, "tokens per second of 1, 2, 4 and 8 conversations at once"},
+    {"gpu", bench_gpu, "a graphics card: prompts, 1 and 8 conversations, beside its limits"},
     {"io", bench_io, "the disk by block size and reads in flight"},
     {"pack", bench_pack, "packing beside what the disk can read and write"},
     {"cache", bench_cache, "hit rate of every eviction policy on a routing trace"},
@@ -215,6 +216,7 @@ const command command_benchmark = {
                "  decode     tokens per second by length of the conversation (default)\n"
                "  prefill    reading speed by length of the prompt\n"
                "  streams    tokens per second of 1, 2, 4 and 8 conversations at once\n"
+               "  gpu        a graphics card: prompts, 1 and 8 conversations, beside its limits\n"
                "  io         the disk by block size and reads in flight\n"
                "  pack       packing beside what the disk can read and write\n"
                "  cache      hit rate of every eviction policy on a routing trace\n"

@@ -62,6 +62,7 @@ int bench_full(bench *b, int repeats);       /* full, fullbench */
 int bench_decode(bench *b);                  /* by context */
 int bench_prefill(bench *b);                 /* by length */
 int bench_streams(bench *b);                 /* by conversations at once */
+int bench_gpu(bench *b);                     /* a card beside what it and its bus can do */
 int bench_io(bench *b);                      /* by block and depth */
 int bench_pack(bench *b);                    /* beside reading and writing alone */
 int bench_cache(bench *b);                   /* every policy against Belady */

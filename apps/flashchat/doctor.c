@@ -27,6 +27,7 @@
 #include "screen.h"
 
 #define FINDINGS_MAX 32
+#define CARDS_SHOWN  8
 
 typedef enum verdict { GOOD, KNOW, BAD } verdict;
 
@@ -42,6 +43,7 @@ typedef struct checkup {
     finding all[FINDINGS_MAX];
     int n;
     bool measure;
+    const char *gpu; /* --gpu; NULL: the best card */
 } checkup;
 
 static finding *add(checkup *k, verdict v, const char *name) {
@@ -135,6 +137,8 @@ static void check_limits(checkup *k) {
 
 /* ---- drive and model ---- */
 
+static void check_places(checkup *k, const char *dir);
+
 static void check_speed(checkup *k, const char *dir) {
     fm_machine m;
     char disk[16], memory[16];
@@ -179,6 +183,7 @@ static void check_model(checkup *k) {
         snprintf(o->todo, sizeof o->todo, "Get it again: flashchat download %s", m->id);
         return;
     }
+    check_places(k, dir);
     check_speed(k, dir);
 }
 
@@ -197,27 +202,90 @@ static void check_space(checkup *k) {
 
 /* ---- the rest ---- */
 
-static void check_gpu(checkup *k) {
+/* Whether the driver in the system and its library belong together. */
+static void check_driver(checkup *k, const err *why) {
     char version[300];
-    if (gpu_count("metal", NULL) > 0) {
-        finding *metal = add(k, GOOD, "graphics card");
-        snprintf(metal->found, sizeof metal->found, "Apple's, through Metal");
-        return;
-    }
     read_line("/proc/driver/nvidia/version", version, sizeof version);
     void *driver = dlopen("libcuda.so.1", RTLD_LAZY);
     if (driver) dlclose(driver);
-    finding *o = add(k, (version[0] != '\0') == (driver != NULL) ? GOOD : KNOW, "graphics card");
+    bool whole = (version[0] != '\0') == (driver != NULL);
+    finding *o = add(k, whole ? GOOD : KNOW, "graphics card");
     if (!version[0] && !driver) {
         snprintf(o->found, sizeof o->found, "none for computing; the processor does the work");
         return;
     }
     snprintf(o->found, sizeof o->found, "%.250s",
              version[0] ? version : "libcuda.so.1 without a driver in the system");
-    if (o->v != GOOD)
+    if (!whole) {
         snprintf(o->todo, sizeof o->todo,
                  "Driver and its library do not go together: install the driver package of "
                  "your system anew.");
+        return;
+    }
+    o->v = KNOW; /* it is there, and yet no card can be used */
+    snprintf(o->todo, sizeof o->todo, "It is not used: %.250s", why->text);
+}
+
+static void check_card(checkup *k, const char *backend, int index) {
+    gpu_device *d;
+    gpu_info info = {0};
+    char all[16], left[16];
+    err e = gpu_open(backend, index, &d);
+    if (!e.code) e = gpu_info_get(d, &info);
+    gpu_close(d);
+    finding *o = add(k, e.code ? KNOW : GOOD, "graphics card");
+    if (e.code) {
+        snprintf(o->found, sizeof o->found, "%s:%d cannot be used", backend, index);
+        snprintf(o->todo, sizeof o->todo, "%.299s", e.text);
+        return;
+    }
+    snprintf(o->found, sizeof o->found,
+             "%.90s (--gpu %s:%d), capability %d.%d, %d units; %s of memory, %s free%s", info.name,
+             backend, index, info.major, info.minor, info.units, human_memory(all, info.memory),
+             human_memory(left, info.free), info.unified ? ", shared with the processor" : "");
+}
+
+static void check_gpu(checkup *k) {
+    const char *backend = gpu_best_backend();
+    err why = err_none();
+    if (!backend) {
+        (void)gpu_count("cuda", &why);
+        check_driver(k, &why);
+        return;
+    }
+    int n = gpu_count(backend, NULL);
+    for (int i = 0; i < n && i < CARDS_SHOWN; i++) check_card(k, backend, i);
+    char version[300];
+    read_line("/proc/driver/nvidia/version", version, sizeof version);
+    if (!version[0]) return;
+    finding *o = add(k, GOOD, "card's driver");
+    snprintf(o->found, sizeof o->found, "%.250s", version);
+}
+
+/* What of the model would be where. */
+static void check_places(checkup *k, const char *dir) {
+    fm_options o;
+    fm_plan p;
+    char trunk[16], cache[16];
+    fm_options_init(&o);
+    o.model_dir = dir;
+    o.context = (int)settings_int(k->c, CONFIG_CONTEXT_WINDOW);
+    o.gpu = k->gpu;
+    if (!k->gpu && !gpu_best_backend()) return;
+    fm_error e = fm_plan_get(&o, &p);
+    finding *f = add(k, e.code || !p.card ? KNOW : GOOD, "on the card");
+    if (e.code) {
+        snprintf(f->found, sizeof f->found, "%.299s", e.text);
+        return;
+    }
+    if (!p.card) {
+        snprintf(f->found, sizeof f->found,
+                 "nothing of this model: no layer fits, or memory is shared");
+        return;
+    }
+    snprintf(f->found, sizeof f->found, "%.150s; trunk %s, %d of %d experts (%s)", p.places,
+             human_memory(trunk, p.vram_trunk), p.vram_slots, p.experts * p.sparse_layers,
+             human_memory(cache, p.vram_cache));
 }
 
 /* Versions of what the program runs with, curl's own list first. */
@@ -310,6 +378,7 @@ int command_doctor(int argc, char **argv) {
     bool json = take_word(&argc, argv, "--json");
     bool report = take_word(&argc, argv, "--report");
     k.measure = !take_word(&argc, argv, "--no-measure");
+    k.gpu = take_word(&argc, argv, "--gpu=host") ? "host" : NULL;
     err e = settings_open_args(&argc, argv, &k.c);
     if (e.code) return product_fail("doctor", e);
     screen_colours(settings_text(k.c, CONFIG_COLOR_OUTPUT));

@@ -107,6 +107,7 @@ typedef struct plan_inputs {
     int k;
     bool card;                /* with memory of its own */
     int rows;                 /* of a chunk; 0: chosen here */
+    const gpu_info *info;     /* of the card */
     const layer_place *place; /* NULL: all on the card, or on the processor without one */
 } plan_inputs;
 
@@ -151,7 +152,8 @@ static err measure_card(const plan_inputs *in, memory_plan *p) {
                          .sessions = p->sessions,
                          .experts_per_token = in->k,
                          .kv = p->kv,
-                         .share = share_of(in, 0)};
+                         .share = share_of(in, 0),
+                         .queue_bytes = gpu_ops_queue_bytes(in->info, p->face.vram_limit)};
     TRY(gpu_ops_measure(&g, &p->need));
     f->vram_trunk = p->need.trunk;
     f->vram_kv = p->need.kv;
@@ -215,7 +217,7 @@ static void choose_rows(const plan_inputs *in, memory_plan *p) {
     if (in->card) rows = ROWS_STREAMED;
     for (set_rows(in, p, rows); rows > ROWS_LEAST; set_rows(in, p, rows)) {
         bool fits = f->scratch <= f->memory_limit / 16;
-        if (in->card) fits = fits && f->vram_scratch <= f->vram_limit / 16;
+        if (in->card) fits = fits && f->vram_scratch - p->need.queue <= f->vram_limit / 16;
         if (fits || rows == ROWS_LEAST) break;
         rows /= 2;
     }
@@ -286,6 +288,7 @@ static err make(const fm_options *o, const plan_subject *on, const layer_place *
     if (place) out->place = *place;
     out->split = place != NULL;
     in.card = on->card && on->card->device && !on->card->info.unified;
+    in.info = in.card ? &on->card->info : NULL;
     out->face.card = in.card;
     if (in.card) out->face.vram_limit = gpu_ops_limit(&on->card->info, o->vram);
     in.k = o->experts_per_token ? o->experts_per_token : c->experts_per_token;

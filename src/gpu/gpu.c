@@ -103,6 +103,10 @@ err gpu_queue_open(gpu_device *d, gpu_queue **out) {
     return d->backend->queue_open(d, out);
 }
 
+void gpu_queue_lean(gpu_queue *q) {
+    if (q->device->backend->queue_lean) q->device->backend->queue_lean(q);
+}
+
 void gpu_queue_close(gpu_queue *q) {
     if (q) q->device->backend->queue_close(q);
 }

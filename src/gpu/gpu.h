@@ -46,8 +46,9 @@ typedef struct gpu_info {
     int major, minor;    /* compute capability; Metal: the Apple family; 0 for host */
     size_t memory, free; /* bytes; free at the time of the call */
     size_t buffer_max;   /* bytes of one buffer; 0: as much as there is memory */
-    int shared_bytes;    /* most shared memory of one group */
-    bool unified;        /* device memory is host memory, and gpu_wrap works */
+    size_t queue_bytes; /* what a queue with launches takes for itself, at the latest at a prompt */
+    int shared_bytes;   /* most shared memory of one group */
+    bool unified;       /* device memory is host memory, and gpu_wrap works */
     double clock_mhz;
 } gpu_info;
 
@@ -118,6 +119,9 @@ void gpu_unpin(gpu_device *d, void *memory);
 
 err gpu_queue_open(gpu_device *d, gpu_queue **out) MUST_USE;
 void gpu_queue_close(gpu_queue *q);
+/* The queue does without gpu_info's queue_bytes from now on: prompts are slower, results the same.
+ */
+void gpu_queue_lean(gpu_queue *q);
 /* Blocks until all work of the queue is done. */
 err gpu_queue_wait(gpu_queue *q) MUST_USE;
 
@@ -147,6 +151,11 @@ size_t gpu_attn_part_bytes(int n, int n_q, int dim, int n_splits);
 /* True: only the portable bodies, where the backend has faster kernels of its own for the same
  * work. For checks. */
 void gpu_plain(gpu_device *d, bool plain);
+
+/* What a card's memory and its bus do right now, bytes a second: copy counts what is read and what
+ * is written; bus is pinned memory to the card. The fastest of a few copies of `bytes`, of which
+ * two buffers on the card and a pinned one are taken for a moment. */
+err gpu_measure(gpu_device *d, size_t bytes, double *copy, double *bus) MUST_USE;
 
 /* ---- order ---- */
 

@@ -447,12 +447,18 @@ size_t gpu_ops_limit(const gpu_info *info, size_t wish) {
     return info->free > spare ? info->free - spare : 0;
 }
 
+size_t gpu_ops_queue_bytes(const gpu_info *info, size_t limit) {
+    return info->queue_bytes <= limit / 16 ? info->queue_bytes : 0;
+}
+
 /* What the limit leaves for expert slots. */
 static err take_memory(gpu_ops *o) {
     gpu_cutter s = {0};
     cut_all(o, &s);
     size_t limit = gpu_ops_limit(&o->info, o->o.memory);
-    size_t trunk = gpu_trunk_bytes(o), held = trunk + s.used, slots = 0;
+    size_t trunk = gpu_trunk_bytes(o), slots = 0;
+    size_t queue = gpu_ops_queue_bytes(&o->info, limit), held = trunk + s.used + queue;
+    if (!queue) gpu_queue_lean(o->compute);
     if (o->tier.n_layers) slots = o->tier.slot_bytes + (size_t)o->tier.n_keys * sizeof(gpu_slot);
     o->unified = o->info.unified;
     o->ahead = o->o.overlap != GPU_OVERLAP_OFF;
@@ -466,14 +472,14 @@ static err take_memory(gpu_ops *o) {
             "--context, raise --vram, or use --gpu off",
             (double)limit / mib, (double)trunk / mib,
             (double)((o->kv_slot + o->recurrent_slot) * (size_t)o->o.sessions) / mib,
-            (double)(s.used - (o->kv_slot + o->recurrent_slot) * (size_t)o->o.sessions) / mib,
+            (double)(held - trunk - (o->kv_slot + o->recurrent_slot) * (size_t)o->o.sessions) / mib,
             (double)o->tier.slot_bytes / mib);
     }
     TRY(gpu_trunk_open(o));
     TRY(gpu_alloc(o->device, GPU_DEVICE, s.used, &o->memory));
     s = (gpu_cutter){.base = o->memory.addr};
     cut_all(o, &s);
-    o->bytes = trunk + o->memory.bytes;
+    o->bytes = trunk + o->memory.bytes + queue;
     size_t table_bytes = (size_t)o->tier.n_keys * sizeof(gpu_slot);
     o->store_room = limit - held - table_bytes;
     return o->unified ? err_none() : gpu_tier_open(o, o->store_room);
@@ -560,9 +566,10 @@ err gpu_ops_measure(const gpu_ops_options *options, gpu_ops_need *out) {
                               .kv = o->kv_slot * sessions,
                               .state = o->recurrent_slot * sessions,
                               .pinned = cut_pinned(o, NULL),
+                              .queue = options->queue_bytes,
                               .slot_bytes = o->tier.slot_bytes,
                               .keys = o->tier.n_keys};
-        out->activations = s.used - out->kv - out->state;
+        out->activations = s.used - out->kv - out->state + options->queue_bytes;
     }
     free(o->tier.layouts);
     free(o);

@@ -42,6 +42,7 @@ typedef struct gpu_ops_options {
     bool rope_bf16;
     bool look_ahead; /* guesses what the next layer wants; never changes results */
     gpu_overlap overlap;
+    size_t queue_bytes; /* gpu_ops_queue_bytes, for gpu_ops_measure */
 } gpu_ops_options;
 
 typedef struct gpu_ops_stats { /* since open or the last reset */
@@ -57,12 +58,15 @@ typedef struct gpu_ops gpu_ops;
 /* Bytes of the card's memory that a model needs; weights need only be measured. */
 typedef struct gpu_ops_need {
     size_t trunk, kv, state, activations, pinned; /* pinned: of the host's memory */
+    size_t queue;                                 /* in activations: gpu_ops_queue_bytes */
     size_t slot_bytes;                            /* of an expert; 0: none */
     int keys;                                     /* experts of all layers */
 } gpu_ops_need;
 err gpu_ops_measure(const gpu_ops_options *options, gpu_ops_need *out) MUST_USE;
 /* What may be taken of a device's memory: the wish, or (0) most of what is free. */
 size_t gpu_ops_limit(const gpu_info *info, size_t wish);
+/* What of gpu_info's queue_bytes is taken under a limit: all, or (when it is small) nothing. */
+size_t gpu_ops_queue_bytes(const gpu_info *info, size_t limit);
 /* Slots for experts in so many bytes, and how many of them hold one for good. */
 int gpu_ops_slots_in(const gpu_ops_need *need, size_t bytes, int *owned);
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gpu/cuda/cuda_hop.h"
 #include "gpu/cuda/cuda_impl.h"
 
 typedef struct cuda_event {
@@ -113,6 +114,7 @@ static err cuda_info(gpu_device *base, gpu_info *out) {
     CU(d, device_attribute, "cuDeviceGetAttribute", "clock", &khz, CU_ATTR_CLOCK_KHZ, d->device);
     CU(d, memory_info, "cuMemGetInfo", "device", &out->free, &out->memory);
     out->clock_mhz = khz / 1000.0;
+    out->queue_bytes = cuda_hop_bytes(d);
     return err_none();
 }
 
@@ -218,6 +220,8 @@ static void cuda_queue_close(gpu_queue *base) {
     *at = q->next;
     free(q);
 }
+
+static void cuda_queue_lean(gpu_queue *q) { ((cuda_queue *)(void *)q)->lean = true; }
 
 static err cuda_queue_wait(gpu_queue *q) {
     cuda_device *d = device_of(q->device);
@@ -415,6 +419,7 @@ const gpu_backend *gpu_backend_cuda(void) {
         .unpin = cuda_unpin,
         .queue_open = cuda_queue_open,
         .queue_close = cuda_queue_close,
+        .queue_lean = cuda_queue_lean,
         .queue_wait = cuda_queue_wait,
         .copy_in = cuda_copy_in,
         .copy_out = cuda_copy_out,

@@ -27,6 +27,8 @@ static err start(gpu_queue *q, cuda_hop_kernel k, gpu_shape s, int threads, void
     return cuda_start(q, device_of(q)->hop[k], cuda_hop_name(k), s, threads, list);
 }
 
+size_t cuda_hop_bytes(const cuda_device *d) { return d->has_fast ? SCRATCH : 0; }
+
 /* ---- what fits ---- */
 
 static bool format_fits(int kind, int bits, int group, int cols) {
@@ -122,7 +124,7 @@ static err few_matvec(gpu_queue *q, args_few_matvec *a, bool *done) {
 static gpu_addr scratch_of(gpu_queue *base) {
     cuda_queue *q = (cuda_queue *)(void *)base;
     cuda_device *d = device_of(base);
-    if (!q->scratch && d->api.memory_alloc(&q->scratch, SCRATCH)) q->scratch = 0;
+    if (!q->scratch && !q->lean && d->api.memory_alloc(&q->scratch, SCRATCH)) q->scratch = 0;
     return q->scratch;
 }
 

@@ -28,4 +28,7 @@ typedef struct cuda_moe {
 err cuda_hop_moe(gpu_queue *q, const cuda_moe *m, bool *done) MUST_USE;
 err cuda_hop_delta(gpu_queue *q, const args_few_delta *a, bool *done) MUST_USE;
 
+/* Bytes that a queue takes at its first prompt. */
+size_t cuda_hop_bytes(const cuda_device *d);
+
 #endif

@@ -83,6 +83,7 @@ typedef struct cuda_queue {
     cu_stream stream;
     struct cuda_queue *next;
     cu_address scratch; /* split vectors; 0: not yet, or no memory */
+    bool lean;          /* takes no scratch */
     int n_pending;
     cuda_pending pending[CUDA_PENDING];
 } cuda_queue;
