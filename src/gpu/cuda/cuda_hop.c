@@ -98,6 +98,18 @@ static bool make_room(const cuda_device *d, const room_wish *w, few_room *r, int
     return true;
 }
 
+/* The same without slots: parts from `least` to `most` bytes after what is fixed. */
+static bool make_parts(const cuda_device *d, int fixed, int least, int most, few_room *r,
+                       int *shared) {
+    int half = (d->shared_bytes + GROUP_OVERHEAD) / 2 - GROUP_OVERHEAD, taken = FEW_HEAD + fixed;
+    int budget = taken + least > half ? d->shared_bytes : half;
+    if (taken + least > budget) return false;
+    int part = min_int(most, (budget - taken) / 16 * 16);
+    r->part_floats = part / (int)sizeof(float);
+    *shared = taken + part;
+    return true;
+}
+
 /* ---- matvec ---- */
 
 static err few_matvec(gpu_queue *q, args_few_matvec *a, bool *done) {
@@ -193,18 +205,16 @@ static err few_in(gpu_queue *q, args_few_in *a, bool *done) {
     int one = 2 * part_floats(1, cols) * F, most = 2 * part_floats(a->e.n_rows, cols) * F;
     int bases = a->router.logits ? over(a->router.n_experts, 2) * 2 * (int)sizeof(gpu_addr) : 0;
     int plan = plan_bytes(a->e.n_pairs) + bases;
-    room_wish w = {.fixed = x_bytes(rows, cols) + plan, .part_least = most, .part_step = one};
-    w.part_most = w.part_least + one * over(all, groups);
-    w.slot = slot_bytes(cols, max_int(a->e.gate.bits, a->e.up.bits));
-    w.slots_most = 2 * over(all, groups);
-    if (!make_room(d, &w, &a->room, &shared)) return err_none();
+    if (!make_parts(d, x_bytes(rows, cols) + plan, most, most + one * over(all, groups), &a->room,
+                    &shared))
+        return err_none();
     a->room.tiles = tiles;
-    a->room.plan_at = FEW_HEAD + a->room.slots * a->room.slot_bytes;
+    a->room.plan_at = FEW_HEAD;
     a->bases_at = a->room.plan_at + plan - bases;
     a->room.x_at = a->room.plan_at + plan;
     a->room.part_at = a->room.x_at + x_bytes(rows, cols);
     *done = true;
-    return start(q, HOP_few_in, (gpu_shape){groups, 1, 1, shared}, FEW_THREADS, a);
+    return start(q, HOP_few_in, (gpu_shape){groups, 1, 1, shared}, FEW_COMPUTE, a);
 }
 
 /* dry: only whether it would fit. */
@@ -213,28 +223,22 @@ static err few_out(gpu_queue *q, args_few_out *a, bool dry, bool *done) {
     int cols = a->e.gate.cols, pairs = a->e.n_pairs, F = (int)sizeof(float), shared;
     int x = x_bytes(pairs, cols), parts = part_floats(pairs, cols) * F, own = 0, own_parts = 0;
     int plan = plan_bytes(pairs);
-    room_wish w = {.slot = slot_bytes(cols, a->e.gate.bits), .part_step = 1};
-    w.slots_most = a->e.max_active;
     if (a->shared.w) {
         own = x_bytes(a->combine.n, a->shared.cols);
         own_parts = part_floats(a->combine.n, a->shared.cols) * F;
-        w.slot = max_int(w.slot, slot_bytes(a->shared.cols, a->shared.bits));
-        w.slots_most++;
     }
     a->room.tiles = over(a->e.gate.rows, 16);
     int groups = min_int(d->units, a->room.tiles);
-    w.slots_most *= over(a->room.tiles, groups);
-    w.fixed = x + own + own_parts + plan;
-    w.part_least = w.part_most = parts;
-    if (!make_room(d, &w, &a->room, &shared)) return err_none();
-    a->room.plan_at = FEW_HEAD + a->room.slots * a->room.slot_bytes;
+    if (!make_parts(d, x + own + own_parts + plan, parts, parts, &a->room, &shared))
+        return err_none();
+    a->room.plan_at = FEW_HEAD;
     a->room.x_at = a->room.plan_at + plan;
     a->shared_x_at = a->room.x_at + x;
     a->shared_part_at = a->shared_x_at + own;
     a->room.part_at = a->shared_part_at + own_parts;
     *done = true;
     if (dry) return err_none();
-    return start(q, HOP_few_out, (gpu_shape){groups, 1, 1, shared}, FEW_THREADS, a);
+    return start(q, HOP_few_out, (gpu_shape){groups, 1, 1, shared}, FEW_COMPUTE, a);
 }
 
 static err gemm_experts(gpu_queue *q, const args_experts *e, bool *done) {
