@@ -30,7 +30,7 @@ typedef struct settings {
     const char *model, *gpu, *name, *state;
     float vram_share, memory_share;
     int prompt, tokens, streams, experts, look_ahead, warm, soak;
-    bool disk;
+    bool disk, cpu_experts;
     uint64_t seed;
 } settings;
 
@@ -51,6 +51,7 @@ static const arg_def defs[] = {
     SET("--streams", "N", "sessions side by side (default 1)", ARG_INT, streams, 1, STREAMS_MAX),
     SET("--k", "N", "experts per token", ARG_INT, experts, 1, 1024),
     SET("--look-ahead", NULL, "default; --no-look-ahead", ARG_SWITCH, look_ahead, 0, 0),
+    SET("--cpu-experts", NULL, "the processor computes some too", ARG_FLAG, cpu_experts, 0, 0),
     SET("--disk", NULL, "also: the disk's rate, between tokens", ARG_FLAG, disk, 0, 0),
     SET("--io-state", "FILE", "remembers the choice of an engine", ARG_TEXT, state, 0, 0),
     SET("--soak", "N", "instead: N greedy tokens at random limits, compared with the processor's",
@@ -124,6 +125,7 @@ static fm_error open_engine(bench *b) {
     o.sessions = s->streams;
     o.experts_per_token = s->experts;
     o.no_look_ahead = !s->look_ahead;
+    o.cpu_experts = s->cpu_experts;
     o.io_state = s->state;
     o.progress = print_progress;
     fm_error e = set_limits(s, &o);
@@ -203,11 +205,14 @@ static void print_limits(const bench *b, double seconds, const fm_stats *s, doub
     double wasted = (double)(s->gpu_guesses - s->gpu_guesses_used) * (double)b->p.expert_bytes / n;
     if (up > 0)
         printf("%s:   bus: %.1f MB missed a step (and %.1f guessed wrongly; %llu of %llu guesses "
-               "used), %.1f GB/s alone: reached %.1f %%; back %.1f MB, %llu promoted\n",
+               "used), %.1f GB/s alone: reached %.1f %%; back %.1f MB, %llu promoted; %.1f MB "
+               "computed on "
+               "the processor\n",
                b->s.name, (up - wasted) * 1e-6, wasted * 1e-6,
                (unsigned long long)s->gpu_guesses_used, (unsigned long long)s->gpu_guesses,
                b->bus * 1e-9, 100 * (up - wasted) / step / b->bus,
-               (double)s->gpu_download_bytes / n * 1e-6, (unsigned long long)s->gpu_promotions);
+               (double)s->gpu_download_bytes / n * 1e-6, (unsigned long long)s->gpu_promotions,
+               (double)s->gpu_on_cpu * (double)b->p.expert_bytes / n * 1e-6);
     double read = (double)s->expert_read_bytes / n;
     if (disk > 0)
         printf("%s:   disk: %.1f MB a step at %.2f GB/s, alone %.2f GB/s: reached %.1f %%; %llu of "

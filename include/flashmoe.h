@@ -119,6 +119,10 @@ typedef struct fm_options {
      * being read? "on", "off"; "auto" or NULL measures both during the first tokens. Results do not
      * depend on it. */
     const char *overlap;
+    /* A card of its own memory: experts that it misses and that are in the computer's memory may be
+     * computed there meanwhile, as many as are quicker so. Tokens are as likely as before, but the
+     * last bits of the logits then depend on memory and time: not for comparisons. */
+    bool cpu_experts;
     size_t vram;          /* ceiling on the card's memory, bytes; 0: most of what is free */
     fm_progress progress; /* may be NULL */
     void *progress_ctx;
@@ -469,6 +473,7 @@ typedef struct fm_stats { /* since open or fm_stats_reset */
     uint64_t gpu_uploads, gpu_upload_bytes; /* experts copied to the card */
     uint64_t gpu_guesses, gpu_guesses_used; /* of those: before their layer asked; asked for then */
     uint64_t gpu_promotions, gpu_download_bytes; /* that changed places with one of the card's */
+    uint64_t gpu_on_cpu;                         /* experts that the processor computed instead */
     uint64_t gpu_launches;                       /* kernels, graphs not counted */
     uint64_t gpu_steps, gpu_graph_steps;         /* the latter: one launch */
     size_t memory_peak;                          /* of the process */

@@ -126,6 +126,7 @@ bool model_options(const char *program, const model_args *a, char dir[MODEL_PATH
     o->gpu = a->gpu;
     o->overlap = a->overlap;
     o->vram = a->vram;
+    o->cpu_experts = a->cpu_experts;
     o->mirror_dir = a->mirror;
     o->no_look_ahead = !a->look_ahead;
     o->no_checksums = a->no_checksums;

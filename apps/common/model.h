@@ -12,7 +12,7 @@ typedef struct model_args {
     const char *model, *cpu, *gpu, *overlap, *kv; /* NULL: the default */
     size_t memory, vram;
     int threads, io_threads, context, experts;
-    bool exact;
+    bool exact, cpu_experts;
     /* of STREAM_ARGS */
     const char *mirror;
     int look_ahead; /* 0 or 1: see MODEL_DEFAULTS */
@@ -43,6 +43,8 @@ typedef struct model_args {
      MODEL_ARG(type, vram), 1, 0},                                                                \
     {"--overlap", "WAY", "Apple GPU: compute while reading: auto, on, off (default: auto)",       \
      ARG_TEXT, MODEL_ARG(type, overlap), 0, 0},                                                   \
+    {"--cpu-experts", NULL, "NVIDIA: the processor helps, where it pays (last bits vary)",        \
+     ARG_FLAG, MODEL_ARG(type, cpu_experts), 0, 0},                                               \
     {"--experts", "N", "experts a token (fewer than trained: faster, worse answers)", ARG_INT,    \
      MODEL_ARG(type, experts), 1, 1024},                                                          \
     {"--cpu", "NAME", "instructions: scalar, avx2, avx512, neon (default: the best here)",        \

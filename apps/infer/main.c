@@ -225,14 +225,16 @@ static void print_card(const fm_engine *e) {
     if (!m.gpu) return;
     char taken[16], up[16], down[16];
     if (m.places) fprintf(stderr, "%s\n", m.places);
-    fprintf(stderr,
-            "%s: %s taken, %d expert slots; %llu experts uploaded (%s), %llu of %llu guesses used, "
-            "%llu promoted (%s back); %llu of %llu steps as graphs\n",
-            m.gpu, size_text((double)m.gpu_bytes, taken), m.gpu_slots,
-            (unsigned long long)s.gpu_uploads, size_text((double)s.gpu_upload_bytes, up),
-            (unsigned long long)s.gpu_guesses_used, (unsigned long long)s.gpu_guesses,
-            (unsigned long long)s.gpu_promotions, size_text((double)s.gpu_download_bytes, down),
-            (unsigned long long)s.gpu_graph_steps, (unsigned long long)s.gpu_steps);
+    fprintf(
+        stderr,
+        "%s: %s taken, %d expert slots; %llu experts uploaded (%s), %llu of %llu guesses used, "
+        "%llu promoted (%s back), %llu computed on the processor; %llu of %llu steps as graphs\n",
+        m.gpu, size_text((double)m.gpu_bytes, taken), m.gpu_slots,
+        (unsigned long long)s.gpu_uploads, size_text((double)s.gpu_upload_bytes, up),
+        (unsigned long long)s.gpu_guesses_used, (unsigned long long)s.gpu_guesses,
+        (unsigned long long)s.gpu_promotions, size_text((double)s.gpu_download_bytes, down),
+        (unsigned long long)s.gpu_on_cpu, (unsigned long long)s.gpu_graph_steps,
+        (unsigned long long)s.gpu_steps);
 }
 
 /* ---- the run ------------------------------------------------------------ */

@@ -333,6 +333,7 @@ void fm_stats_get(const fm_engine *e, fm_stats *out) {
                       .gpu_guesses = g.guesses,
                       .gpu_guesses_used = g.guesses_used,
                       .gpu_promotions = g.promotions,
+                      .gpu_on_cpu = g.on_cpu,
                       .gpu_launches = g.launches,
                       .gpu_steps = g.steps,
                       .gpu_graph_steps = g.graph_steps,

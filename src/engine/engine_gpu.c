@@ -118,7 +118,10 @@ static err open_device(fm_engine *e, const fm_options *o) {
                          .kv = e->plan.kv,
                          .rope_bf16 = o->rope_bf16,
                          .look_ahead = !o->no_look_ahead,
-                         .overlap = overlap};
+                         .overlap = overlap,
+                         .cpu_experts = o->cpu_experts,
+                         .kernels = e->kernels,
+                         .pool = e->pool};
     if (e->plan.split) g.share = (layer_share){.place = &e->plan.place, .device = 0};
     e->card.device = NULL;
     if (e->plan.face.card) TRY(budget_take(&e->budget, BUDGET_SCRATCH, e->plan.need.pinned));

@@ -109,6 +109,7 @@ typedef struct plan_inputs {
     int rows;                 /* of a chunk; 0: chosen here */
     const gpu_info *info;     /* of the card */
     const layer_place *place; /* NULL: all on the card, or on the processor without one */
+    bool cpu_experts;
 } plan_inputs;
 
 static layer_share share_of(const plan_inputs *in, int device) {
@@ -153,7 +154,8 @@ static err measure_card(const plan_inputs *in, memory_plan *p) {
                          .experts_per_token = in->k,
                          .kv = p->kv,
                          .share = share_of(in, 0),
-                         .queue_bytes = gpu_ops_queue_bytes(in->info, p->face.vram_limit)};
+                         .queue_bytes = gpu_ops_queue_bytes(in->info, p->face.vram_limit),
+                         .cpu_experts = in->cpu_experts};
     TRY(gpu_ops_measure(&g, &p->need));
     f->vram_trunk = p->need.trunk;
     f->vram_kv = p->need.kv;
@@ -291,6 +293,7 @@ static err make(const fm_options *o, const plan_subject *on, const layer_place *
     in.info = in.card ? &on->card->info : NULL;
     out->face.card = in.card;
     if (in.card) out->face.vram_limit = gpu_ops_limit(&on->card->info, o->vram);
+    in.cpu_experts = o->cpu_experts;
     in.k = o->experts_per_token ? o->experts_per_token : c->experts_per_token;
     in.tokenizer_bytes = m->tokens ? tokenizer_memory(m->tokens) : 0;
     memory_plan *p = out;

@@ -46,8 +46,9 @@ err gpu_look_launch(const gpu_moe_job *j) {
     return gpu_words_out(o, o->look_host, o->look_ids, (size_t)k * sizeof(int));
 }
 
-void gpu_look_outcome(const gpu_moe_job *j) {
+int gpu_look_outcome(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
+    int n = 0;
     for (int i = 0; i < o->n_guesses; i++) {
         bool used = false;
         for (int u = 0; u < o->n_uses && !used; u++)
@@ -55,8 +56,10 @@ void gpu_look_outcome(const gpu_moe_job *j) {
         prefetch_outcome(&o->governor, used);
         o->stats.guesses++;
         o->stats.guesses_used += used;
+        n += used;
     }
     o->n_guesses = 0;
+    return n;
 }
 
 /* Uploads a guessed expert that is in the store's memory; false: it is not, or there is no slot. */
@@ -76,10 +79,19 @@ static err upload_guess(gpu_ops *o, int layer, int id, bool *done) {
     return err_none();
 }
 
-static int guesses_allowed(gpu_ops *o) {
+/* The processor's share of what will be missed is left in memory. */
+static int guesses_allowed(gpu_ops *o, int layer) {
+    const volatile int *guessed = o->look_host;
+    int missed = 0;
+    for (int i = 0; i < o->o.experts_per_token; i++) {
+        int id = guessed[i];
+        if (id < 0 || id >= o->c->experts) break;
+        missed += o->tier.slot_of[layer * o->tier.n_experts + id] < 0;
+    }
     bool room = expert_store_slots(o->store) >= STORE_LEAST * o->o.experts_per_token &&
                 o->tier.n_slots - o->tier.owned_max >= STORE_LEAST * GUESSES_MAX;
-    return room ? int_min(GUESSES_MAX, prefetch_hint(&o->governor)) : 0;
+    int most = int_min(GUESSES_MAX, missed - gpu_share_of(o, missed));
+    return room ? int_min(most, prefetch_hint(&o->governor)) : 0;
 }
 
 static err use_guesses(gpu_ops *o, int layer) {
@@ -90,7 +102,7 @@ static err use_guesses(gpu_ops *o, int layer) {
         bool done = false;
         if (id < 0 || id >= o->c->experts) break;
         if (o->tier.slot_of[layer * o->tier.n_experts + id] >= 0) continue;
-        if (allowed < 0) allowed = guesses_allowed(o);
+        if (allowed < 0) allowed = guesses_allowed(o, layer);
         if (o->n_guesses < allowed) TRY(upload_guess(o, layer, id, &done));
         if (!done) hints[n++] = id;
     }

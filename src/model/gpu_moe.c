@@ -172,6 +172,7 @@ err gpu_moe_ids(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
     size_t pairs = (size_t)j->b->rows * (size_t)o->o.experts_per_token;
     TRY(gpu_words_out(o, o->ids_host, o->ids, pairs * sizeof(int)));
+    TRY(gpu_share_input(j));
     if (o->hook) TRY(gpu_words_out(o, o->gates_host, o->gates, pairs * sizeof(float)));
     TRY(gpu_event_record(o->compute, o->ids_ready));
     TRY(run_shared(j)); /* while the host looks at the ids */

@@ -415,6 +415,7 @@ static size_t cut_pinned(gpu_ops *o, uint8_t *base) {
     size_t logits = gpu_cut(&s, (size_t)o->o.sessions * (size_t)o->c->vocab * sizeof(float));
     size_t top = gpu_cut(&s, (size_t)o->o.sessions * TOP_KEEP * sizeof(uint64_t));
     size_t look = gpu_cut(&s, ((size_t)o->o.experts_per_token + 1) * sizeof(int));
+    gpu_share_cut(o, &s, base);
     if (!base) return s.used;
     memset(base, 0, s.used);
     o->step_host = base + step;
@@ -603,6 +604,7 @@ void gpu_ops_close(gpu_ops *o) {
     gpu_unified_close(o);
     gpu_trunk_close(o);
     gpu_tier_close(o);
+    gpu_share_close(&o->share);
     if (o->device) {
         gpu_free(o->device, &o->memory);
         gpu_free(o->device, &o->pinned);

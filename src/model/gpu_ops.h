@@ -43,6 +43,9 @@ typedef struct gpu_ops_options {
     bool look_ahead; /* guesses what the next layer wants; never changes results */
     gpu_overlap overlap;
     size_t queue_bytes; /* gpu_ops_queue_bytes, for gpu_ops_measure */
+    bool cpu_experts;   /* some are computed by the processor: with kernels and pool, borrowed */
+    const cpu_kernels *kernels;
+    pool *pool;
 } gpu_ops_options;
 
 typedef struct gpu_ops_stats { /* since open or the last reset */
@@ -50,6 +53,7 @@ typedef struct gpu_ops_stats { /* since open or the last reset */
     uint64_t uploads, upload_bytes, download_bytes;
     uint64_t guesses, guesses_used; /* uploaded before they were asked for */
     uint64_t promotions;
+    uint64_t on_cpu; /* experts computed by the processor */
     uint64_t launches, graph_steps, steps;
 } gpu_ops_stats;
 

@@ -42,6 +42,29 @@ typedef struct vram_pin {
     bool lend; /* the card's is then the only one */
 } vram_pin;
 
+/* Experts of the running layer that the processor computes: gpu_share.c. */
+#define SHARE_ROWS_MAX 8
+#define SHARE_USES_MAX 256
+
+typedef struct share_use {
+    int use, at, n; /* of the layer's uses; its rows in x, mid, outs */
+    mlp_weights w;
+} share_use;
+
+typedef struct gpu_share {
+    bool on;
+    const cpu_kernels *kernels;
+    pool *pool;
+    double upload_ns, expert_ns; /* of one expert; the latter 0 until it is known */
+    unsigned layers;             /* with something to share, so far */
+    int n;                       /* of the running layer */
+    share_use uses[SHARE_USES_MAX];
+    float *h, *outs; /* pinned [SHARE_ROWS_MAX, hidden], [pairs, hidden] */
+    float *x, *mid;  /* owned [pairs, hidden], [pairs, 2 * inner] */
+    float *scratch;  /* owned [threads, scratch_floats] */
+    size_t scratch_floats;
+} gpu_share;
+
 /* Expert slots in device memory, and which expert is in which. */
 typedef struct gpu_tier {
     int n_layers, n_experts, n_keys, n_slots;
@@ -71,6 +94,7 @@ typedef struct gpu_use {
     int id, first, n;
     bool asked, now, done; /* now: in the next pass; done: its pass was launched */
     bool held;             /* the store's pin is still ours, and not yet one of the tier's */
+    bool here;             /* the processor computes it */
     int group;             /* of uploads; 0: was in a slot */
     gpu_addr base;         /* unified memory: where its first part is, and how the others lie */
     expert_layout layout;
@@ -153,6 +177,8 @@ struct gpu_ops {
     gpu_windows slots; /* of the store */
     int *kept;         /* owned [store slots]: keys whose pins wait for the compute queue */
     int n_kept;
+
+    gpu_share share;
 
     /* look-ahead: gpu_look.c */
     prefetch governor;
@@ -275,11 +301,22 @@ err gpu_words_in(gpu_ops *o, gpu_addr to, const void *host, size_t bytes) MUST_U
 /* gpu_stream.c */
 err gpu_streamed(gpu_moe_job *j) MUST_USE;
 
+/* gpu_share.c: how many of n missed experts are the processor's; which ones (guessed: uploads of
+ * this layer that were made on a guess); their rows to the host, beside the ids; the work, whose
+ * results are on the compute queue then. */
+int gpu_share_of(const gpu_ops *o, int n);
+void gpu_share_choose(gpu_moe_job *j, int guessed);
+err gpu_share_input(const gpu_moe_job *j) MUST_USE;
+err gpu_share_run(gpu_moe_job *j) MUST_USE;
+void gpu_share_cut(gpu_ops *o, gpu_cutter *c, uint8_t *base);
+err gpu_share_open(gpu_ops *o) MUST_USE;
+void gpu_share_close(gpu_share *s);
+
 /* gpu_look.c: launches that guess the next layer's choice, beside this one's; what to do with it
  * once this layer is launched; and whether the guesses for this layer came true. */
 err gpu_look_launch(const gpu_moe_job *j) MUST_USE;
 err gpu_look_ahead(const gpu_moe_job *j) MUST_USE;
-void gpu_look_outcome(const gpu_moe_job *j);
+int gpu_look_outcome(const gpu_moe_job *j); /* how many of them */
 
 /* gpu_tier.c: n_slots 0 is a model without experts. */
 err gpu_tier_measure(const weights *w, gpu_tier *t) MUST_USE;

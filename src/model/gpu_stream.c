@@ -10,6 +10,8 @@
  * (pinned) memory are uploaded at once, those on disk when their read has ended. Every (row,
  * expert) has its own output, so the groups do not show in the result.
  *
+ * With fm_options.cpu_experts the processor computes some of them meanwhile (gpu_share.c).
+ *
  * Waiting for the ids means that everything before this layer is done: pins on the store's slots go
  * then (gpu_tier_settle), so nobody waits for uploads. Only where the pins run out, or the slots of
  * the card within one launch, is there another wait. */
@@ -161,7 +163,7 @@ static err upload_ready(gpu_moe_job *j, bool wait) {
     bool full = false, any = false;
     for (int i = 0; i < o->n_uses && !full && j->n_groups < UPLOAD_GROUPS; i++) {
         gpu_use *u = &o->uses[i];
-        if (u->done || u->now || !u->asked) continue;
+        if (u->done || u->now || u->here || !u->asked) continue;
         if (!first) first = u;
         if (!expert_store_ready(o->store, j->w->sparse_index, u->id)) continue;
         TRY(load(j, u, &full));
@@ -170,10 +172,12 @@ static err upload_ready(gpu_moe_job *j, bool wait) {
     return wait && !any && first && !full ? load(j, first, &full) : err_none();
 }
 
-static err run_all(gpu_moe_job *j) {
+static err run_all(gpu_moe_job *j, int guessed) {
     gpu_ops *o = j->o;
     bool hits = false;
     for (int i = 0; i < o->n_uses; i++) hits |= o->uses[i].now;
+    TRY(ask(j));
+    gpu_share_choose(j, guessed);
     while (j->n_left) {
         int before = j->n_left;
         TRY(ask(j));
@@ -218,8 +222,9 @@ err gpu_streamed(gpu_moe_job *j) {
     gpu_tier_settle(o);
     gpu_moe_sort(j);
     find_hits(j);
-    gpu_look_outcome(j);
-    err e = run_all(j);
+    int guessed = gpu_look_outcome(j);
+    err e = run_all(j, guessed);
+    if (!e.code) e = gpu_share_run(j);
     for (int i = 0; i < o->n_uses; i++) { /* after a failure */
         if (!o->uses[i].held) continue;
         expert_store_release(o->store, j->w->sparse_index, o->uses[i].id);

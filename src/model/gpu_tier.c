@@ -466,6 +466,7 @@ err gpu_ops_attach(gpu_ops *o, expert_store *store, weights_progress progress, v
     }
     pin_store(o);
     prefetch_init(&o->governor);
+    TRY(gpu_share_open(o));
     /* Where some stay on disk, use decides what is uploaded. */
     bool all = !o->o.share.place && t->owned_max + expert_store_slots(store) >= t->n_keys;
     if (!t->n_layers || !all) return err_none();

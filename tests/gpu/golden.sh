@@ -36,6 +36,14 @@ else
     cat "$BUILD/tiers.txt"
     echo "FAIL $name"
 fi
+name="experts on the processor beside the card, with --gpu host"
+if [ "$(ask --vram 16M --memory 46M --cpu-experts)" = "$wanted" ] &&
+    grep -qE ' [1-9][0-9]* computed on the processor' "$BUILD/tiers.txt"; then
+    echo "PASS $name"
+else
+    cat "$BUILD/tiers.txt"
+    echo "FAIL $name"
+fi
 name="a recorded trace in the router's place with --gpu host"
 trace=$BUILD/tiers.jsonl
 if [ "$(ask --vram 18M --memory 60M --collect-routing "$trace")" = "$wanted" ] &&

@@ -94,7 +94,7 @@ ok "metal: a machine without a GPU says nothing about it" $?
 falls_back "a kernel that does not compile" pipeline=matvec 'no pipeline for kernel "matvec"'
 falls_back "source that does not compile" library "the kernels do not compile"
 falls_back "SIMD groups of 64" width=64 "SIMD groups of 64 threads"
-falls_back "small groups only" threads=top 'kernel "top" needs groups of 256'
+falls_back "small groups only" threads=top 'kernel "top" needs groups of 512'
 falls_back "a buffer that is not given" buffer=2 "Metal: no buffer"
 falls_back "too little memory" working-set=20000000 "GPU memory of .* is too small"
 falls_back "memory gone while loading" commit=1 "MTLCommandBufferErrorOutOfMemory"

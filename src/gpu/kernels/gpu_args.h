@@ -48,7 +48,7 @@ enum {
     ROUTER_EXPERTS_MAX = 1024,
     ROUTER_K_MAX = 32,
     PLAN_THREADS = 1024,
-    TOP_THREADS = 256,
+    TOP_THREADS = 512,
     TOP_SPAN = 2048, /* logits that one group sorts */
     TOP_KEEP = 128,  /* of them go on */
 };

@@ -12,6 +12,7 @@
  *                               the arguments; a pointer without one points to the thread's own
  *     where         which thread this is: thread of threads, group_x/y/z. `at` in every body
  *     barrier(at)   all threads of the group; orders SHARED (and GLOBAL within the group)
+ *     simd_barrier(at)          the 32 lanes of a SIMD group; orders SHARED among them
  *     simd_xor_f, simd_xor_u    the value of lane ^ mask; all 32 lanes of a SIMD group take part
  *     fma32, sqrt32, f32_of_bits, bits_of_f32, f32_of_f16, f16_of_f32
  *     shared_add    adds to a number in SHARED memory that others add to as well; what was there
@@ -45,6 +46,7 @@ typedef struct where {
     int thread, threads, group_x, group_y, group_z;
 } where;
 FN void barrier(where at) { __syncthreads(); }
+FN void simd_barrier(where at) { __syncwarp(); }
 FN float simd_xor_f(where at, float x, int mask) { return __shfl_xor_sync(~0u, x, mask); }
 FN u32 simd_xor_u(where at, u32 x, int mask) { return __shfl_xor_sync(~0u, x, mask); }
 FN float fma32(float a, float b, float c) { return __fmaf_rn(a, b, c); }
@@ -78,6 +80,7 @@ typedef struct where {
 FN void barrier(where at) {
     metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup | metal::mem_flags::mem_device);
 }
+FN void simd_barrier(where at) { metal::simdgroup_barrier(metal::mem_flags::mem_threadgroup); }
 FN float simd_xor_f(where at, float x, int mask) {
     return metal::simd_shuffle_xor(x, ushort(mask));
 }
@@ -109,6 +112,7 @@ typedef struct where {
     int thread, threads, group_x, group_y, group_z;
 } where;
 void barrier(where at);
+void simd_barrier(where at);
 float simd_xor_f(where at, float x, int mask);
 u32 simd_xor_u(where at, u32 x, int mask);
 float fma32(float a, float b, float c);
@@ -139,6 +143,7 @@ typedef struct vec4u {
 } vec4u;
 typedef host_where where;
 FN void barrier(where at) { host_barrier(at.fiber); }
+FN void simd_barrier(where at) { (void)host_simd_xor(at.fiber, 0, 1); }
 FN float f32_of_bits(u32 x) {
     float f;
     memcpy(&f, &x, sizeof f);
