@@ -288,6 +288,7 @@ portable: $(BUILD)/libflashmoe.a $(PROGRAMS) $(TOOLS)   ## a folder for machines
 	$(call portable_link,$(GPUCHECK_SRC:%.c=$(BUILD)/obj/%.o),gpu-check)
 	$(call portable_link,$(GPU_BENCH_SRC:%.c=$(BUILD)/obj/%.o) $(COMMON_SRC:%.c=$(BUILD)/obj/%.o),gpu-bench)
 	@bench/portable_libs.sh $(PORTABLE)
+	@mkdir $(PORTABLE)/assets && cp -r assets/models $(PORTABLE)/assets/
 	@du -sh $(PORTABLE)
 bench-gpu: portable   ## goldens, kernels and speeds on this machine's NVIDIA card
 	@PROGRAMS=$(PORTABLE) bench/gpu.sh

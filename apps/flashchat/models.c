@@ -136,6 +136,8 @@ err model_parse(const char *where, const void *json, size_t length, model_entry 
 
 /* ---- the registry ---- */
 
+#define REGISTRY "assets/models"
+
 err install_dir(char *out) {
     const char *home = getenv("FLASHCHAT_HOME");
     if (home && home[0] == '/') return path_expand(out, home);
@@ -143,9 +145,12 @@ err install_dir(char *out) {
         return err_make(ERR_NOT_FOUND,
                         "cannot tell where flashchat is installed; set FLASHCHAT_HOME");
     }
-    for (int up = 0; up < 2; up++) { /* build/flashchat lies in the installation */
-        char *slash = strrchr(out, '/');
+    /* build/flashchat lies in the installation, a portable one beside its assets */
+    for (int up = 0; up < 2; up++) {
+        char *slash = strrchr(out, '/'), assets[PATH_TEXT_MAX];
         if (slash && slash != out) *slash = '\0';
+        TRY(path_join(assets, out, REGISTRY));
+        if (access(assets, F_OK) == 0) break;
     }
     return err_none();
 }
@@ -155,7 +160,7 @@ static err registry_dir(char *out) {
     const char *given = getenv("FLASHCHAT_MODEL_CONFIG");
     if (given && *given) return path_expand(out, given);
     TRY(install_dir(home));
-    return path_join(out, home, "assets/models");
+    return path_join(out, home, REGISTRY);
 }
 
 static int is_json(const struct dirent *d) {

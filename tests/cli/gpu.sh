@@ -34,3 +34,6 @@ ok "benchmark gpu: prompt and conversations beside limits" says \
     'prompt of [0-9]+ tokens .* tok/s .*1 conversation, .* tok/s .* % of .*8 conversations, .* tok/s .* % of'
 "$bin" benchmark gpu --gpu off >"$work/out" 2>&1
 ok "benchmark gpu: no card is said" says 'there is no graphics card to measure'
+mkdir -p "$work/portable/assets" && cp "$bin" "$work/portable/" && cp -r assets/models "$work/portable/assets/"
+(cd / && env -u FLASHCHAT_HOME "$work/portable/flashchat" models) >"$work/out" 2>&1
+ok "portable: the list of models lies beside the program" says 'qwen3.5-397b'
