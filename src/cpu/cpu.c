@@ -45,7 +45,7 @@ static bool runs_avx512vnni(void) {
 static bool runs_avx512bf16(void) {
     unsigned a = 0, b = 0, c = 0, d = 0;
     return runs_avx512vnni() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5) &&
-           cpu_bf16_as_defined();
+           cpu_checked_avx512_bf16();
 }
 #else
 static bool runs_avx512bf16(void) { return false; }

@@ -4,7 +4,7 @@
  * It adds the odd product of a pair to the lane and then the even one, each with one rounding to
  * nearest even, and takes subnormal numbers for 0: measured on a Zen 5 over 32 million random cases
  * of all exponents, and so documented. A processor that rounds otherwise does not get this table:
- * see cpu_bf16_as_defined.
+ * see cpu_checked_avx512_bf16.
  *
  *                x0     x1     x2     a sum is two vectors: pairs [0, 16) and [16, 32) of every
  *       w0      s s    s s    s s     CPU_BF16_STEP columns; ROWS x XS sums stay in registers
@@ -125,7 +125,7 @@ void cpu_matmul_bf16_avx512bf16(const cpu_matmul_bf16 *m, int row_begin, int row
 }
 
 /* Few cases, but such that another order, another rounding or one for both products shows. */
-bool cpu_bf16_as_defined(void) {
+bool cpu_checked_avx512_bf16(void) {
     uint16_t w[VW], x[VW];
     float sum[VW / 2], got[VW / 2];
     rng r;
@@ -146,5 +146,5 @@ bool cpu_bf16_as_defined(void) {
     return same;
 }
 #else
-bool cpu_bf16_as_defined(void) { return false; }
+bool cpu_checked_avx512_bf16(void) { return false; }
 #endif
