@@ -16,7 +16,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -199,19 +198,30 @@ void os_drop_cache(int fd) { posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); }
 
 #define CACHED_SAMPLES 16
 
-/* A read that must not wait ends at once: with the byte, or with EAGAIN. */
+/* By mincore, which starts no read: after one that must not wait (RWF_NOWAIT) the missing page is
+ * read all the same, and the next question finds it. Of a file that is neither ours nor writable
+ * mincore says that all is there. */
+static bool tells_truth(const char *path, int fd, struct stat *s) {
+    if (fstat(fd, s) != 0 || s->st_size <= 0) return false;
+    return s->st_uid == geteuid() || faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0;
+}
+
 double os_cached_share(const char *path) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    off_t bytes = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
-    int cached = 0, i = 0;
-    for (; bytes > 0 && i < CACHED_SAMPLES; i++) {
-        char byte;
-        struct iovec v = {&byte, 1};
-        ssize_t n = preadv2(fd, &v, 1, bytes / CACHED_SAMPLES * i, RWF_NOWAIT);
-        if (n < 0 && errno != EAGAIN) break;
-        cached += n == 1;
+    int fd = open(path, O_RDONLY | O_CLOEXEC), cached = 0, i = 0;
+    struct stat s;
+    if (fd < 0) return -1;
+    void *map = MAP_FAILED;
+    if (tells_truth(path, fd, &s))
+        map = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    close(fd);
+    if (map == MAP_FAILED) return -1;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), step = (size_t)s.st_size / CACHED_SAMPLES;
+    for (; i < CACHED_SAMPLES; i++) {
+        unsigned char there;
+        if (mincore((uint8_t *)map + step * (size_t)i / page * page, 1, &there) != 0) break;
+        cached += there & 1;
     }
-    if (fd >= 0) close(fd);
+    munmap(map, (size_t)s.st_size);
     return i == CACHED_SAMPLES ? (double)cached / CACHED_SAMPLES : -1;
 }
 
