@@ -62,18 +62,19 @@ err os_map(size_t bytes, bool huge, void **out) {
 
 void os_unmap(void *base, size_t bytes) { munmap(base, bytes); }
 
-static err remap(void *base, size_t bytes, int protection, int flags) {
+static err remap(void *base, size_t bytes, int protection) {
     if (!bytes) return err_none();
-    void *p = mmap(base, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | flags, -1, 0);
+    void *p = mmap(base, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+                   -1, 0);
     if (p != MAP_FAILED) return err_none();
     return err_make(ERR_NOMEM, "cannot map %.1f MiB of memory: %s", (double)bytes / 1048576.0,
                     strerror(errno));
 }
 
-err os_discard(void *base, size_t bytes) { return remap(base, bytes, PROT_NONE, MAP_NORESERVE); }
+err os_discard(void *base, size_t bytes) { return remap(base, bytes, PROT_NONE); }
 
 err os_revive(void *base, size_t bytes) {
-    TRY(remap(base, bytes, PROT_READ | PROT_WRITE, MAP_NORESERVE));
+    TRY(remap(base, bytes, PROT_READ | PROT_WRITE));
     if (bytes >= HUGE_PAGE) madvise(base, bytes, MADV_HUGEPAGE);
     return err_none();
 }

@@ -56,7 +56,7 @@ static bool runs_avx512(void) { return false; }
 #endif
 
 /* Slowest first. An avx512 without VNNI multiplies integers with AVX2. NEON is part of every 64-bit
- * ARM, so what is compiled in runs. */
+ * ARM, so plain neon runs wherever it is compiled in. */
 static const entry entries[] = {
     {"scalar", cpu_table_scalar, runs_always},
     {"avx2", cpu_table_avx2, runs_avx2},

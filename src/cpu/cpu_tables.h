@@ -12,14 +12,14 @@
     void cpu_quantize_##isa(const cpu_actq *a, int t, const float *x);                             \
     void cpu_matmul_int_##isa(const cpu_matmul_int *m, int row_begin, int row_end);
 
-/* BF16 matrices by instructions for them. Only where cpu_checked_avx512_bf16 says that they round
- * as the definition does. */
+/* BF16 matrices: the definition, and instructions for them. */
 #define BF16_KERNELS(isa)                                                                          \
     void cpu_round_bf16_##isa(const cpu_actb *a, int t, const float *x);                           \
     void cpu_matmul_bf16_##isa(const cpu_matmul_bf16 *m, int row_begin, int row_end);
 
 BF16_KERNELS(scalar)
 BF16_KERNELS(avx512bf16)
+/* Whether the instructions round as the definition does: else they are not used. */
 bool cpu_checked_avx512_bf16(void);
 
 /* Row t of a->split from a->q. */

@@ -4,6 +4,18 @@
 
 #include "model/cpu_ops.h"
 
+/* Activations in 8 bits or in BF16 for the matrices of one linear_run, and of o->h for as long as
+ * it stands. */
+typedef struct act_entry {
+    const float *x;
+    size_t x_stride;
+    bool bf16;
+    cpu_actq q;
+    cpu_actb b;  /* if bf16 */
+    int n, cols; /* of either */
+    bool fresh;  /* filled already */
+} act_entry;
+
 /* y[t, r] = sum over c of w[r, c] x[t, c] (+ bias[r]). x and y as in cpu_matmul. With pick, vector
  * t is row pick[t] of x; the float path cannot do that: see linear_takes_pick. */
 typedef struct linear {
@@ -16,21 +28,8 @@ typedef struct linear {
     bool precise;  /* float32 activations always: routers and gates, small and sensitive */
     /* set by linear_run */
     int block, first_task;
-    const cpu_actq *act;  /* of affine matrices; NULL: not by the integer path */
-    const cpu_actb *actb; /* of BF16 matrices; both NULL: the float path */
+    const act_entry *act; /* NULL: the float path */
 } linear;
-
-/* Activations in 8 bits or in BF16 for the matrices of one linear_run, and of o->h for as long as
- * it stands. */
-typedef struct act_entry {
-    const float *x;
-    size_t x_stride;
-    bool bf16;
-    cpu_actq q;
-    cpu_actb b;  /* if bf16 */
-    int n, cols; /* of either */
-    bool fresh;  /* filled already */
-} act_entry;
 
 #define ACT_ENTRIES_KEPT 4 /* of o->h: one for each group size, and BF16 */
 

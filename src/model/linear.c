@@ -107,9 +107,7 @@ static void find_acts(cpu_ops *o, linear *list, int n) {
         linear *l = &list[i];
         bool turned = linear_takes_pick(o, l->w) && !l->precise;
         assert(turned || !l->pick);
-        const act_entry *a = turned ? act_add(o, l) : NULL;
-        l->act = a && !a->bf16 ? &a->q : NULL;
-        l->actb = a && a->bf16 ? &a->b : NULL;
+        l->act = turned ? act_add(o, l) : NULL;
     }
     quantize_all(o);
 }
@@ -120,7 +118,7 @@ static int block_rows(const linear *l) {
     size_t row = qformat_row_total(l->w->format, l->w->cols);
     size_t work = row * (size_t)(l->n > 4 ? (l->n + 3) / 4 : 1);
     size_t rows = TASK_BYTES / (work ? work : 1);
-    size_t unit = l->act && l->n > 1 ? CPU_INT_ROWS : CPU_MATMUL_ROWS;
+    size_t unit = l->act && !l->act->bf16 && l->n > 1 ? CPU_INT_ROWS : CPU_MATMUL_ROWS;
     rows = rows / unit * unit;
     return rows < unit ? (int)unit : int_min((int)rows, l->w->rows);
 }
@@ -128,15 +126,15 @@ static int block_rows(const linear *l) {
 static void products(const linear_job *j, const linear *l, int begin, int end, int worker) {
     const cpu_kernels *k = j->o->o.kernels;
     void *scratch = j->o->worker[worker];
-    if (l->act) {
-        cpu_matmul_int m = {l->w, l->act, l->pick, l->y, l->y_stride, l->n, scratch};
-        k->matmul_int(&m, begin, end);
-    } else if (l->actb) {
-        cpu_matmul_bf16 m = {l->w, l->actb, l->pick, l->y, l->y_stride, l->n, scratch};
-        k->matmul_bf16(&m, begin, end);
-    } else {
+    if (!l->act) {
         cpu_matmul m = {l->w, l->x, l->y, l->x_stride, l->y_stride, l->n, scratch};
         k->matmul(&m, begin, end);
+    } else if (l->act->bf16) {
+        cpu_matmul_bf16 m = {l->w, &l->act->b, l->pick, l->y, l->y_stride, l->n, scratch};
+        k->matmul_bf16(&m, begin, end);
+    } else {
+        cpu_matmul_int m = {l->w, &l->act->q, l->pick, l->y, l->y_stride, l->n, scratch};
+        k->matmul_int(&m, begin, end);
     }
 }
 
