@@ -111,16 +111,14 @@ void gpu_queue_close(gpu_queue *q) {
     if (q) q->device->backend->queue_close(q);
 }
 
+static bool due(gpu_device *d, gpu_call k) { return ++d->calls[k] == d->fail_at[k]; }
+
 /* Before a call: a lost device's first error, or the one that a test wants now. */
 static err admit(gpu_device *d, gpu_call kind) {
     if (d->failure.code) return d->failure;
-    bool now = false;
-    for (gpu_call k = GPU_CALL_ANY; k < GPU_CALLS; k++) {
-        if (k != GPU_CALL_ANY && k != kind) continue;
-        d->calls[k]++;
-        now |= d->calls[k] == d->fail_at[k];
-    }
-    return now ? err_make(ERR_IO, "%s: the card was made to fail by a test", d->backend->name)
+    bool any = due(d, GPU_CALL_ANY), own = due(d, kind); /* both are counted */
+    return any || own
+               ? err_make(ERR_IO, "%s: the card was made to fail by a test", d->backend->name)
                : err_none();
 }
 

@@ -19,8 +19,8 @@ CPP = ("kernel const static inline struct enum typedef if else for while do swit
 ATTRIBUTES = ("buffer threadgroup thread_index_in_threadgroup threads_per_threadgroup threadgroup_position_in_grid "
               "function_constant max_total_threads_per_threadgroup").split()
 LIBRARY = ("metal::threadgroup_barrier metal::mem_flags::mem_threadgroup metal::mem_flags::mem_device "
-           "metal::simd_shuffle_xor metal::fma metal::precise::sqrt metal::atomic_fetch_add_explicit metal::atomic_uint "
-           "metal::simdgroup_barrier metal::memory_order_relaxed").split()
+           "metal::simd_shuffle_xor metal::fma metal::precise::sqrt "
+           "metal::simdgroup_barrier").split()
 # 1.4.4 and 1.5: not in the language.
 MISSING = ("double new delete throw try catch goto virtual dynamic_cast typeid thread_local register asm volatile wchar_t "
            "long_long auto template class private protected operator friend union extern").split()

@@ -39,6 +39,14 @@ static int cuda_count(err *why) {
     return why->code ? 0 : n;
 }
 
+err cuda_find(cuda_device *d, const char *name, cu_function *out) {
+    CU(d, module_function, "cuModuleGetFunction", name, out, d->module, name);
+    /* All shared memory that a group can have, less what it has statically: none. */
+    CU(d, function_set, "cuFuncSetAttribute", name, *out, CU_FUNC_MAX_DYNAMIC_SHARED,
+       d->shared_bytes);
+    return err_none();
+}
+
 static err load_kernels(cuda_device *d) {
     size_t bytes;
     const void *image = cuda_image(&bytes);
@@ -47,14 +55,8 @@ static err load_kernels(cuda_device *d) {
                         "this program was built without nvcc and has no kernels for NVIDIA cards");
     }
     CU(d, module_load, "cuModuleLoadData", "embedded kernels", &d->module, image);
-    for (int i = 0; i < GPU_KERNEL_COUNT; i++) {
-        const char *name = gpu_kernel_name((gpu_kernel)i);
-        CU(d, module_function, "cuModuleGetFunction", name, &d->kernel[i], d->module, name);
-        /* The kernel may use all shared memory that a group can have, less what it has statically:
-         * none. */
-        CU(d, function_set, "cuFuncSetAttribute", name, d->kernel[i], CU_FUNC_MAX_DYNAMIC_SHARED,
-           d->shared_bytes);
-    }
+    for (int i = 0; i < GPU_KERNEL_COUNT; i++)
+        TRY(cuda_find(d, gpu_kernel_name((gpu_kernel)i), &d->kernel[i]));
     return cuda_fast_load(d);
 }
 

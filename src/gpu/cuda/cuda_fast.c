@@ -30,19 +30,11 @@ err cuda_fast_load(cuda_device *d) {
     CU(d, function_get, "cuFuncGetAttribute", "kernel", &ptx, CU_FUNC_PTX_VERSION, d->kernel[0]);
     d->early = d->api.launch_ex && major >= 9 && ptx >= PTX_WITH_WAIT;
     if (major < 8) return err_none();
-    for (int i = 0; i < FAST_COUNT; i++) {
-        CU(d, module_function, "cuModuleGetFunction", names[i], &d->fast[i], d->module, names[i]);
-        CU(d, function_set, "cuFuncSetAttribute", names[i], d->fast[i], CU_FUNC_MAX_DYNAMIC_SHARED,
-           d->shared_bytes);
-    }
+    for (int i = 0; i < FAST_COUNT; i++) TRY(cuda_find(d, names[i], &d->fast[i]));
     TRY(cuda_tile_load(d));
     d->has_fast = true;
-    for (int i = 0; i < HOP_COUNT; i++) {
-        const char *name = cuda_hop_name((cuda_hop_kernel)i);
-        CU(d, module_function, "cuModuleGetFunction", name, &d->hop[i], d->module, name);
-        CU(d, function_set, "cuFuncSetAttribute", name, d->hop[i], CU_FUNC_MAX_DYNAMIC_SHARED,
-           d->shared_bytes);
-    }
+    for (int i = 0; i < HOP_COUNT; i++)
+        TRY(cuda_find(d, cuda_hop_name((cuda_hop_kernel)i), &d->hop[i]));
     d->has_hop = d->early;
     return err_none();
 }

@@ -13,7 +13,7 @@ enum {
     NARROW = 24,               /* vectors of the kernels with two groups on a multiprocessor */
     GROUP_OVERHEAD = 1024,     /* of shared memory, of every group */
     PART_WANTED = 24 * 1024,   /* bytes of parts that are worth having */
-    SCRATCH = 72 * 1024 * 1024 /* split vectors of a queue */
+    SCRATCH = 72 * 1024 * 1024 /* of a queue */
 };
 
 static int over(int n, int by) { return (n + by - 1) / by; }
@@ -73,24 +73,28 @@ static int plan_bytes(int pairs) { return over(pairs, 4) * 4 * FEW_PLAN; }
 static int x_bytes(int n, int cols) { return n * (cols / BLOCK) * X_STRIDE; }
 static int part_floats(int n, int cols) { return n * (cols / UNIT) * 16; }
 
-/* What a group needs: fixed bytes, the least and the most of parts and slots. */
+/* What a group may have where two are to fit a multiprocessor. */
+static int half_of(const cuda_device *d) {
+    return (d->shared_bytes + GROUP_OVERHEAD) / 2 - GROUP_OVERHEAD;
+}
+
+/* What a group needs: fixed bytes; for each of `most` tiles its parts and its slot. */
 typedef struct room_wish {
-    int fixed, part_least, part_step, part_most; /* bytes */
-    int slot, slots_most;
+    int fixed, part, slot, most; /* bytes; tiles */
 } room_wish;
 
 /* Fills slots and the parts' size; *shared is the sum. False: too large. */
 static bool make_room(const cuda_device *d, const room_wish *w, few_room *r, int *shared) {
-    int half = (d->shared_bytes + GROUP_OVERHEAD) / 2 - GROUP_OVERHEAD;
-    int slots_least = min_int(3, w->slots_most), budget = half;
-    int least = FEW_HEAD + w->fixed + w->part_least;
+    int half = half_of(d);
+    int slots_least = min_int(3, w->most), budget = half;
+    int least = FEW_HEAD + w->fixed + w->part;
     if (least + slots_least * w->slot > half) budget = d->shared_bytes;
-    if (least + min_int(2, w->slots_most) * w->slot > budget) return false;
-    int part = w->part_least, slots = min_int(slots_least, (budget - least) / w->slot);
-    while (part + w->part_step <= w->part_most && part < PART_WANTED &&
-           FEW_HEAD + w->fixed + part + w->part_step + slots * w->slot <= budget)
-        part += w->part_step;
-    slots = min_int((budget - FEW_HEAD - w->fixed - part) / w->slot, w->slots_most);
+    if (least + min_int(2, w->most) * w->slot > budget) return false;
+    int part = w->part, slots = min_int(slots_least, (budget - least) / w->slot);
+    while (part + w->part <= w->part * w->most && part < PART_WANTED &&
+           FEW_HEAD + w->fixed + part + w->part + slots * w->slot <= budget)
+        part += w->part;
+    slots = min_int((budget - FEW_HEAD - w->fixed - part) / w->slot, w->most);
     r->slots = min_int(slots, FEW_SLOTS);
     r->slot_bytes = w->slot;
     r->part_floats = part / (int)sizeof(float);
@@ -101,7 +105,7 @@ static bool make_room(const cuda_device *d, const room_wish *w, few_room *r, int
 /* The same without slots: parts from `least` to `most` bytes after what is fixed. */
 static bool make_parts(const cuda_device *d, int fixed, int least, int most, few_room *r,
                        int *shared) {
-    int half = (d->shared_bytes + GROUP_OVERHEAD) / 2 - GROUP_OVERHEAD, taken = FEW_HEAD + fixed;
+    int half = half_of(d), taken = FEW_HEAD + fixed;
     int budget = taken + least > half ? d->shared_bytes : half;
     if (taken + least > budget) return false;
     int part = min_int(most, (budget - taken) / 16 * 16);
@@ -122,8 +126,8 @@ static err few_matvec(gpu_queue *q, args_few_matvec *a, bool *done) {
     }
     int groups = min_int(d->units, tiles), each = over(tiles, groups);
     int tile = part_floats(n, cols) * (int)sizeof(float);
-    room_wish w = {.fixed = x_bytes(n, cols), .part_least = tile, .part_step = tile};
-    w.part_most = tile * each, w.slot = slot_bytes(cols, bits), w.slots_most = each;
+    room_wish w = {
+        .fixed = x_bytes(n, cols), .part = tile, .slot = slot_bytes(cols, bits), .most = each};
     if (!make_room(d, &w, &a->room, &shared)) return err_none();
     a->room.tiles = tiles;
     a->room.x_at = FEW_HEAD + a->room.slots * a->room.slot_bytes;
@@ -132,17 +136,11 @@ static err few_matvec(gpu_queue *q, args_few_matvec *a, bool *done) {
     return start(q, HOP_few_matvec, (gpu_shape){groups, 1, 1, shared}, FEW_THREADS, a);
 }
 
-/* The queue's memory for split vectors; 0: there is none. */
-static gpu_addr scratch_of(gpu_queue *base) {
+gpu_addr cuda_scratch(gpu_queue *base) {
     cuda_queue *q = (cuda_queue *)(void *)base;
     cuda_device *d = device_of(base);
     if (!q->scratch && !q->lean && d->api.memory_alloc(&q->scratch, SCRATCH)) q->scratch = 0;
     return q->scratch;
-}
-
-gpu_addr cuda_scratch(gpu_queue *q, size_t *bytes) {
-    *bytes = SCRATCH;
-    return scratch_of(q);
 }
 
 static err split(gpu_queue *q, gpu_addr x, int stride, int n, int cols, gpu_addr to) {
@@ -166,7 +164,7 @@ static err gemm_some(gpu_queue *q, args_gemm_matvec *a) {
 
 static err gemm_matvec(gpu_queue *q, const args_matvec *m, bool *done) {
     int cols = m->m[0].cols, most = SCRATCH / (cols / BLOCK * X_BYTES) / 64 * 64;
-    gpu_addr scratch = scratch_of(q);
+    gpu_addr scratch = cuda_scratch(q);
     if (!scratch || !most) return err_none();
     *done = true;
     for (int first = 0; first < m->n; first += most) {
@@ -208,7 +206,6 @@ static err few_in(gpu_queue *q, args_few_in *a, bool *done) {
     if (!make_parts(d, x_bytes(rows, cols) + plan, most, most + one * over(all, groups), &a->room,
                     &shared))
         return err_none();
-    a->room.tiles = tiles;
     a->room.plan_at = FEW_HEAD;
     a->bases_at = a->room.plan_at + plan - bases;
     a->room.x_at = a->room.plan_at + plan;
@@ -242,7 +239,7 @@ static err few_out(gpu_queue *q, args_few_out *a, bool dry, bool *done) {
 }
 
 static err gemm_experts(gpu_queue *q, const args_experts *e, bool *done) {
-    args_gemm_experts a = {.e = *e, .x = scratch_of(q), .least = 1, .most = e->n_rows};
+    args_gemm_experts a = {.e = *e, .x = cuda_scratch(q), .least = 1, .most = e->n_rows};
     int n = e->n_pairs / e->row_of_pair, cols = e->gate.cols;
     bool up = e->up.rows != 0, narrow = e->gate.bits == 4;
     if (!a.x || (uint64_t)n * (uint64_t)(cols / BLOCK * X_BYTES) > SCRATCH) return err_none();

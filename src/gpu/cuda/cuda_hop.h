@@ -1,7 +1,7 @@
-/* cuda_hop.h: launches of the kernels for capability 9.0 (kernels/cuda_few.inc, cuda_gemm.inc).
- * Every function says in *done whether it launched: false means that the shapes, formats or sizes
- * are not for these kernels and nothing has happened. Matrices must be affine with 4 or 8 bits, one
- * scale for 64 columns, columns in blocks of 128. */
+/* cuda_hop.h: launches of the kernels for capability 9.0 (kernels/cuda_few.inc, cuda_moe.inc,
+ * cuda_gemm.inc). Every function says in *done whether it launched: false means that the shapes,
+ * formats or sizes are not for these kernels and nothing has happened. Matrices must be affine with
+ * 4 or 8 bits, one scale for 64 columns, columns in blocks of 128. */
 #ifndef GPU_CUDA_CUDA_HOP_H
 #define GPU_CUDA_CUDA_HOP_H
 
@@ -30,5 +30,8 @@ err cuda_hop_delta(gpu_queue *q, const args_few_delta *a, bool *done) MUST_USE;
 
 /* Bytes that a queue takes at its first prompt. */
 size_t cuda_hop_bytes(const cuda_device *d);
+/* That memory, for what one launch leaves to the next (split vectors, pieces of the delta rule);
+ * 0: there is none. */
+gpu_addr cuda_scratch(gpu_queue *q);
 
 #endif

@@ -21,7 +21,7 @@
 #define CUDA_FAST_ID(id, entry) id,
 typedef enum cuda_fast { CUDA_FAST_KERNELS(CUDA_FAST_ID) FAST_COUNT } cuda_fast;
 
-/* Those of kernels/cuda_few.inc and cuda_gemm.inc. */
+/* Those of kernels/cuda_few.inc, cuda_moe.inc and cuda_gemm.inc. */
 #define CUDA_HOP_KERNELS(X)                                                                        \
     X(few_matvec)                                                                                  \
     X(few_in)                                                                                      \
@@ -82,7 +82,7 @@ typedef struct cuda_queue {
     gpu_queue base;
     cu_stream stream;
     struct cuda_queue *next;
-    cu_address scratch; /* split vectors; 0: not yet, or no memory */
+    cu_address scratch; /* what launches leave to the next; 0: not yet, or no memory */
     bool lean;          /* takes no scratch */
     int n_pending;
     cuda_pending pending[CUDA_PENDING];
@@ -108,6 +108,8 @@ const char *cuda_hop_name(cuda_hop_kernel k);
 
 /* cuda_fast.c: finds the kernels, on cards that have what they need. */
 err cuda_fast_load(cuda_device *d) MUST_USE;
+/* cuda_backend.c: a kernel of the module, which may take all shared memory there is. */
+err cuda_find(cuda_device *d, const char *name, cu_function *out) MUST_USE;
 /* Launches the work on the matrix units; *done false: the portable body has to do it. */
 err cuda_fast_launch(gpu_queue *q, gpu_kernel k, const void *args, bool *done) MUST_USE;
 
@@ -115,8 +117,5 @@ err cuda_fast_launch(gpu_queue *q, gpu_kernel k, const void *args, bool *done) M
 err cuda_tile_load(cuda_device *d) MUST_USE;
 err cuda_tile_attn(gpu_queue *q, const args_attn *a, bool *done) MUST_USE;
 err cuda_tile_delta(gpu_queue *q, const args_delta *a, bool *done) MUST_USE;
-
-/* cuda_hop.c: memory of the queue for what one launch leaves to the next; 0: there is none. */
-gpu_addr cuda_scratch(gpu_queue *q, size_t *bytes);
 
 #endif

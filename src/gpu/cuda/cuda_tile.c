@@ -1,8 +1,7 @@
 /* cuda_tile.c: which launches go to the matrix units by kernels/cuda_attn.inc and cuda_delta.inc,
  * and their shapes: attention over float16 caches with heads of 128 or 256 numbers whose rows begin
  * at 16 bytes, the delta rule of steps in which a segment may have pieces for it. */
-#include "gpu/cuda/cuda_impl.h"
-#include "gpu/kernels/cuda_args.h"
+#include "gpu/cuda/cuda_hop.h"
 
 enum {
     ATTN_TILE_THREADS = 256,
@@ -22,13 +21,14 @@ static const char *name_of(cuda_tile_kernel k) {
 }
 
 err cuda_tile_load(cuda_device *d) {
-    for (int i = 0; i < TILE_COUNT; i++) {
-        const char *name = name_of((cuda_tile_kernel)i);
-        CU(d, module_function, "cuModuleGetFunction", name, &d->tile[i], d->module, name);
-        CU(d, function_set, "cuFuncSetAttribute", name, d->tile[i], CU_FUNC_MAX_DYNAMIC_SHARED,
-           d->shared_bytes);
-    }
+    for (int i = 0; i < TILE_COUNT; i++)
+        TRY(cuda_find(d, name_of((cuda_tile_kernel)i), &d->tile[i]));
     return err_none();
+}
+
+static err start(gpu_queue *q, cuda_tile_kernel k, gpu_shape s, int threads, void *args) {
+    void *list[] = {args};
+    return cuda_start(q, ((cuda_device *)(void *)q->device)->tile[k], name_of(k), s, threads, list);
 }
 
 /* ---- attention ---- */
@@ -47,7 +47,6 @@ static int attn_shared(int pairs, int dim) {
 err cuda_tile_attn(gpu_queue *q, const args_attn *given, bool *done) {
     cuda_device *d = (cuda_device *)(void *)q->device;
     args_attn a = *given;
-    void *list[] = {&a};
     if (!attn_fits(&a) || attn_shared(FEW, a.dim) > d->shared_bytes) return err_none();
     int per_kv = a.n_q / a.n_kv;
     bool many = !a.n_splits && a.n_kv * over(a.n * per_kv, MANY) * 2 >= d->units &&
@@ -58,7 +57,7 @@ err cuda_tile_attn(gpu_queue *q, const args_attn *given, bool *done) {
     cuda_tile_kernel k = a.dim == 256 ? TILE_attn_256_many : TILE_attn_128_many;
     if (!many) k = (cuda_tile_kernel)(k + 1);
     *done = true;
-    return cuda_start(q, d->tile[k], name_of(k), s, ATTN_TILE_THREADS, list);
+    return start(q, k, s, ATTN_TILE_THREADS, &a);
 }
 
 /* ---- the delta rule ---- */
@@ -70,25 +69,20 @@ static bool delta_fits(const cuda_device *d, const args_delta *a) {
            a->state_stride % 2 == 0 && TD_WALK_SHARED <= d->shared_bytes;
 }
 
-static err delta_start(gpu_queue *q, cuda_tile_kernel k, args_tile_delta *a, gpu_shape s,
-                       int threads) {
-    void *list[] = {a};
-    return cuda_start(q, ((cuda_device *)(void *)q->device)->tile[k], name_of(k), s, threads, list);
-}
-
 static err delta_edge(gpu_queue *q, args_tile_delta *a, int last) {
     gpu_shape s = gpu_shape_of(GPU_delta, &a->d);
     a->last = last;
-    return delta_start(q, TILE_delta_edge, a, s, DELTA_THREADS);
+    return start(q, TILE_delta_edge, s, DELTA_THREADS, a);
 }
 
 err cuda_tile_delta(gpu_queue *q, const args_delta *given, bool *done) {
     args_tile_delta a = {.d = *given};
     const args_delta *d = given;
-    if (!delta_fits((cuda_device *)(void *)q->device, d)) return err_none();
-    size_t bytes, one = (size_t)d->n_k * TD_OF_KEY + (size_t)d->n_v * TD_OF_VALUE;
-    a.scratch = cuda_scratch(q, &bytes);
-    int room = (int)(bytes / one);
+    const cuda_device *card = (const cuda_device *)(const void *)q->device;
+    if (!delta_fits(card, d)) return err_none();
+    size_t one = (size_t)d->n_k * TD_OF_KEY + (size_t)d->n_v * TD_OF_VALUE;
+    a.scratch = cuda_scratch(q);
+    int room = (int)(cuda_hop_bytes(card) / one);
     if (!a.scratch || !room) return err_none();
     *done = true;
     int most = min_int(d->n / TD_TOKENS + 2 * d->n_segments, d->n / TD_LEAST);
@@ -97,8 +91,8 @@ err cuda_tile_delta(gpu_queue *q, const args_delta *given, bool *done) {
         a.pieces = min_int(room, most - a.from);
         gpu_shape chunks = {a.pieces, d->n_v, 1, TD_CHUNKS_SHARED};
         gpu_shape walk = {d->dv / TD_COLUMNS, d->n_v, d->n_segments, TD_WALK_SHARED};
-        TRY(delta_start(q, TILE_delta_chunks, &a, chunks, TD_THREADS));
-        TRY(delta_start(q, TILE_delta_walk, &a, walk, TD_THREADS));
+        TRY(start(q, TILE_delta_chunks, chunks, TD_THREADS, &a));
+        TRY(start(q, TILE_delta_walk, walk, TD_THREADS, &a));
     }
     return delta_edge(q, &a, 1);
 }

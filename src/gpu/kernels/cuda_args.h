@@ -8,10 +8,10 @@
 
 enum {
     FEW_VECTORS = 8,
-    FEW_WARPS = 16, /* that compute; one more copies */
+    FEW_WARPS = 16, /* that compute; in few_matvec one more copies */
     FEW_COMPUTE = 512,
     FEW_THREADS = 544,
-    FEW_HEAD = 1024,           /* bytes before the ring */
+    FEW_HEAD = 1024,           /* bytes before ring or plan */
     FEW_SLOTS = 16,            /* of the ring, at most */
     FEW_PAIRS = 256,           /* of a step, at most */
     FEW_PLAN = 6 * 4 + 8 + 16, /* bytes of few_plan for a pair; pairs a multiple of 4 */

@@ -13,9 +13,8 @@
  *     where         which thread this is: thread of threads, group_x/y/z. `at` in every body
  *     barrier(at)   all threads of the group; orders SHARED (and GLOBAL within the group)
  *     simd_barrier(at)          the 32 lanes of a SIMD group; orders SHARED among them
- *     simd_xor_f, simd_xor_u    the value of lane ^ mask; all 32 lanes of a SIMD group take part
+ *     simd_xor_f    the value of lane ^ mask; all 32 lanes of a SIMD group take part
  *     fma32, sqrt32, f32_of_bits, bits_of_f32, f32_of_f16, f16_of_f32
- *     shared_add    adds to a number in SHARED memory that others add to as well; what was there
  *     u8 u16 u32 u64, vec4u      integers of a size; 16 bytes, loaded at once
  *     FIXED(name, value)   value, or what the kernel was compiled for: kind, bits, group of the
  *                   weights (Metal's function constants; elsewhere always value)
@@ -48,14 +47,12 @@ typedef struct where {
 FN void barrier(where at) { __syncthreads(); }
 FN void simd_barrier(where at) { __syncwarp(); }
 FN float simd_xor_f(where at, float x, int mask) { return __shfl_xor_sync(~0u, x, mask); }
-FN u32 simd_xor_u(where at, u32 x, int mask) { return __shfl_xor_sync(~0u, x, mask); }
 FN float fma32(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 FN float sqrt32(float x) { return __fsqrt_rn(x); }
 FN float f32_of_bits(u32 x) { return __uint_as_float(x); }
 FN u32 bits_of_f32(float x) { return __float_as_uint(x); }
 FN float f32_of_f16(u32 h) { return __half2float(__ushort_as_half((u16)h)); }
 FN u32 f16_of_f32(float x) { return __half_as_ushort(__float2half_rn(x)); }
-FN u32 shared_add(u32 *p, u32 v) { return atomicAdd(p, v); }
 
 #elif defined(__METAL_VERSION__)
 /* ---- Metal ---- */
@@ -84,17 +81,12 @@ FN void simd_barrier(where at) { metal::simdgroup_barrier(metal::mem_flags::mem_
 FN float simd_xor_f(where at, float x, int mask) {
     return metal::simd_shuffle_xor(x, ushort(mask));
 }
-FN u32 simd_xor_u(where at, u32 x, int mask) { return metal::simd_shuffle_xor(x, ushort(mask)); }
 FN float fma32(float a, float b, float c) { return metal::fma(a, b, c); }
 FN float sqrt32(float x) { return metal::precise::sqrt(x); }
 FN float f32_of_bits(u32 x) { return as_type<float>(x); }
 FN u32 bits_of_f32(float x) { return as_type<uint>(x); }
 FN float f32_of_f16(u32 h) { return float(as_type<half>(ushort(h))); }
 FN u32 f16_of_f32(float x) { return as_type<ushort>(half(x)); }
-FN u32 shared_add(threadgroup u32 *p, u32 v) {
-    return metal::atomic_fetch_add_explicit((threadgroup metal::atomic_uint *)p, v,
-                                            metal::memory_order_relaxed);
-}
 
 #elif defined(__OPENCL_C_VERSION__)
 /* ---- the address-space check: nothing is run, so the words are only declared ---- */
@@ -114,14 +106,12 @@ typedef struct where {
 void barrier(where at);
 void simd_barrier(where at);
 float simd_xor_f(where at, float x, int mask);
-u32 simd_xor_u(where at, u32 x, int mask);
 float fma32(float a, float b, float c);
 float sqrt32(float x);
 float f32_of_bits(u32 x);
 u32 bits_of_f32(float x);
 float f32_of_f16(u32 h);
 u32 f16_of_f32(float x);
-u32 shared_add(SHARED u32 *p, u32 v);
 
 #else
 /* ---- the host: host_group.h has the fibers ---- */
@@ -154,7 +144,6 @@ FN u32 bits_of_f32(float x) {
     memcpy(&u, &x, sizeof u);
     return u;
 }
-FN u32 simd_xor_u(where at, u32 x, int mask) { return host_simd_xor(at.fiber, x, mask); }
 FN float simd_xor_f(where at, float x, int mask) {
     return f32_of_bits(host_simd_xor(at.fiber, bits_of_f32(x), mask));
 }
@@ -162,11 +151,6 @@ FN float fma32(float a, float b, float c) { return fmaf(a, b, c); }
 FN float sqrt32(float x) { return sqrtf(x); }
 FN float f32_of_f16(u32 h) { return f16_to_f32((uint16_t)h); }
 FN u32 f16_of_f32(float x) { return f32_to_f16(x); }
-FN u32 shared_add(u32 *p, u32 v) {
-    u32 before = *p;
-    *p += v;
-    return before;
-}
 #endif
 
 #ifndef FIXED
