@@ -94,19 +94,6 @@ void fm_sampler_close(fm_sampler *s) {
     free(s);
 }
 
-/* ---- the order of tokens ------------------------------------------------ */
-
-/* Higher logit first, then lower id: as integers, larger is earlier. -0 and 0 are equal. */
-static uint64_t key_of(float logit, int32_t id) {
-    float f = logit + 0.0f; /* -0 becomes 0 */
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-    return (uint64_t)bits << 32 | (uint32_t)~id;
-}
-
-static int32_t key_id(uint64_t key) { return (int32_t) ~(uint32_t)key; }
-
 /* Restores the heap below i; `sign` 0: smallest at the top, ~0: largest at the top. */
 static void sift_down(uint64_t *heap, int n, int i, uint64_t sign) {
     uint64_t moving = heap[i];
@@ -245,10 +232,10 @@ static int32_t first_with(const float *x, float value) {
 
 /* Key of the k-th highest of work; k < vocab. */
 static uint64_t top_k_line(fm_sampler *s, int k) {
-    for (int i = 0; i < k; i++) s->heap[i] = key_of(s->work[i], i);
+    for (int i = 0; i < k; i++) s->heap[i] = logit_key(s->work[i], i);
     heapify(s->heap, k, 0);
     for (int i = k; i < s->vocab; i++) {
-        uint64_t key = key_of(s->work[i], i);
+        uint64_t key = logit_key(s->work[i], i);
         if (key <= s->heap[0]) continue;
         s->heap[0] = key;
         sift_down(s->heap, k, 0, 0);
@@ -265,7 +252,7 @@ static int gather(fm_sampler *s, uint64_t line, float highest) {
         return n;
     }
     for (int32_t i = 0; i < s->vocab; i++)
-        if (key_of(s->work[i], i) >= line) s->ids[n++] = i;
+        if (logit_key(s->work[i], i) >= line) s->ids[n++] = i;
     for (int i = 0; i < n; i++) s->weight[i] = weight_at(s, s->ids[i], highest);
     return n;
 }
@@ -283,13 +270,13 @@ static uint64_t top_p_line(fm_sampler *s, int n, float highest) {
     double light = 0.5 * (1 - (double)s->p.top_p) * total / n;
     int m = 0;
     for (int i = 0; i < n; i++)
-        if ((double)s->weight[i] >= light) s->heap[m++] = key_of(s->work[s->ids[i]], s->ids[i]);
+        if ((double)s->weight[i] >= light) s->heap[m++] = logit_key(s->work[s->ids[i]], s->ids[i]);
     heapify(s->heap, m, UINT64_MAX);
     double sum = 0;
     uint64_t line = s->heap[0];
     while (m > 0) {
         line = s->heap[0];
-        sum += (double)weight_at(s, key_id(line), highest);
+        sum += (double)weight_at(s, logit_key_id(line), highest);
         if (sum >= want) break;
         s->heap[0] = s->heap[--m];
         sift_down(s->heap, m, 0, UINT64_MAX);
@@ -303,7 +290,7 @@ static int keep(fm_sampler *s, int n, uint64_t line, float lightest) {
     for (int i = 0; i < n; i++) {
         int32_t id = s->ids[i];
         float weight = s->weight[i];
-        if (weight < lightest || key_of(s->work[id], id) < line) continue;
+        if (weight < lightest || logit_key(s->work[id], id) < line) continue;
         s->ids[m] = id;
         s->weight[m++] = weight;
     }
@@ -366,7 +353,7 @@ static int candidates(fm_sampler *s, const top_logits *top, const uint64_t *allo
         if (allowed && !allows(allowed, id)) continue;
         s->work[id] = top->value[i];
         if (s->n_generated && s->count[id]) s->work[id] = penalized(s, id, top->value[i]);
-        uint64_t k = key_of(s->work[id], id);
+        uint64_t k = logit_key(s->work[id], id);
         int at = n++;
         for (; at > 0 && key[at - 1] < k; at--) key[at] = key[at - 1];
         key[at] = k;
@@ -393,7 +380,7 @@ static int sure_ones(const fm_sampler *s, const top_logits *top, const uint64_t 
     bool lowers =
         p->repetition_penalty >= 1 && p->presence_penalty >= 0 && p->frequency_penalty >= 0;
     if (s->n_generated && !lowers) return 0;
-    uint64_t line = key_of(top->value[top->n - 1], top->id[top->n - 1]);
+    uint64_t line = logit_key(top->value[top->n - 1], top->id[top->n - 1]);
     int sure = 0;
     while (sure < n && key[sure] >= line) sure++;
     return sure;
@@ -402,7 +389,7 @@ static int sure_ones(const fm_sampler *s, const top_logits *top, const uint64_t 
 /* ids ascending, and their weights. */
 static void take(fm_sampler *s, const uint64_t *key, int n, float highest) {
     for (int i = 0; i < n; i++) {
-        int32_t id = key_id(key[i]);
+        int32_t id = logit_key_id(key[i]);
         int at = i;
         for (; at > 0 && s->ids[at - 1] > id; at--) s->ids[at] = s->ids[at - 1];
         s->ids[at] = id;
@@ -418,7 +405,7 @@ bool sampler_pick_top(fm_sampler *s, const top_logits *top, const uint64_t *allo
     int n = candidates(s, top, allowed, key);
     if (!n) return false;
     if (sure_ones(s, top, key, n) < wanted && !complete(s, top, allowed, n)) return false;
-    int32_t first = key_id(key[0]);
+    int32_t first = logit_key_id(key[0]);
     float highest = s->work[first];
     if (isinf(highest)) return false;
     n = int_min(n, wanted);

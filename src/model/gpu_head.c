@@ -76,15 +76,6 @@ err gpu_head_launch(gpu_ops *o, const batch *b) {
 
 /* ---- the highest ---- */
 
-/* A key is the float as an integer of the same order, then the complement of the id. */
-static float value_of(uint64_t key) {
-    uint32_t bits = (uint32_t)(key >> 32);
-    float x;
-    bits = bits & 0x80000000u ? bits & 0x7fffffffu : ~bits;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
 /* The first of a row is NaN or infinite when any is. */
 static bool sound(uint64_t key) { return key >> 32 < 0xff800000u; }
 
@@ -104,8 +95,8 @@ err gpu_head_finish(gpu_ops *o, const batch *b) {
         o->left[row++] = s;
         item->top->n = int_min(TOP_LOGITS, o->c->vocab);
         for (int k = 0; k < item->top->n; k++) {
-            item->top->value[k] = value_of(key[k]);
-            item->top->id[k] = (int32_t) ~(uint32_t)key[k];
+            item->top->value[k] = logit_key_value(key[k]);
+            item->top->id[k] = logit_key_id(key[k]);
         }
     }
     return err_none();

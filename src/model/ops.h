@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/err.h"
 
@@ -33,6 +34,26 @@ typedef struct top_logits {
     int32_t id[TOP_LOGITS];
     float value[TOP_LOGITS]; /* -0 as 0 */
 } top_logits;
+
+/* That order as a number, larger is earlier: the float as an integer of the same order, then the
+ * complement of the id. -0 counts as 0. The kernel `top` makes the same keys. */
+static inline uint64_t logit_key(float logit, int32_t id) {
+    float f = logit + 0.0f; /* -0 becomes 0 */
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return (uint64_t)bits << 32 | (uint32_t)~id;
+}
+
+static inline int32_t logit_key_id(uint64_t key) { return (int32_t) ~(uint32_t)key; }
+
+static inline float logit_key_value(uint64_t key) {
+    uint32_t bits = (uint32_t)(key >> 32);
+    float x;
+    bits = bits & 0x80000000u ? bits & 0x7fffffffu : ~bits;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
 
 typedef struct batch_item {
     ops_state *state;   /* borrowed; its positions below start are filled */
