@@ -1,8 +1,9 @@
 /* engine_gpu.c: which graphics card an engine computes on, if any, and what happens when it cannot.
  *
- *     "auto" (NULL)  a CUDA card or Apple's GPU when there is one that holds at least trunk,
- *                    sessions and one expert; else the processor. Options that ask for the
- * processor's exact results (exact, cpu) mean the processor "off"          the processor
+ *     "auto" (NULL)  a CUDA card or Apple's GPU when there is one that has room for a layer (where
+ *                    memory is shared with the processor: for all of them); else the processor.
+ *                    Options that ask for the processor's exact results (exact, cpu) mean it too
+ *     "off"          the processor
  *     "cuda[:N]", "metal", "host"  that device, or an error that says why not
  *     "host:N"       for tests: the N-th call after opening fails, as if the card were lost */
 #include <stdio.h>
@@ -89,8 +90,7 @@ static err parse_overlap(const char *text, gpu_overlap *out) {
 static err open_store(fm_engine *e, const fm_options *o) {
     size_t cache = e->plan.face.cache, room = gpu_ops_store_room(e->gpu);
     if (!e->weights.experts.n_layers) return err_none();
-    TRY(engine_open_store(e, o, cache < room ? cache : room));
-    return err_none();
+    return engine_open_store(e, o, cache < room ? cache : room);
 }
 
 /* Processor and card share the layers. */

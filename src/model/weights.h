@@ -91,10 +91,6 @@ typedef struct weights {
     bool mlx;                  /* norms are stored as 1 + w */
 } weights;
 
-/* Checks names, dtypes and shapes of everything and computes sizes; reads no weights. config and
- * files are borrowed until weights_close. ERR_NOT_FOUND (tensor), ERR_CORRUPT (shape, dtype),
- * ERR_UNSUPPORTED (fp8 and other encodings, a bias that config.json does not speak of). */
-err weights_measure(const model_config *config, const st_set *files, weights *out) MUST_USE;
 /* Parts of the trunk: 0 is the embedding, 1 + i layer i, the last one the last norm and the head
  * (the norm alone, when the head is the embedding). */
 static inline int weights_parts(const weights *w) { return w->config->layers + 2; }
@@ -102,7 +98,11 @@ static inline size_t weights_part_bytes(const weights *w, int part) {
     return w->part_at[part + 1] - w->part_at[part];
 }
 
-/* The same and prepares an arena for the trunk, charged to budget as its parts are read.  */
+/* Checks names, dtypes and shapes of everything and computes sizes; reads no weights. config and
+ * files are borrowed until weights_close. ERR_NOT_FOUND (tensor), ERR_CORRUPT (shape, dtype),
+ * ERR_UNSUPPORTED (fp8 and other encodings, a bias that config.json does not speak of). */
+err weights_measure(const model_config *config, const st_set *files, weights *out) MUST_USE;
+/* The same and prepares an arena for the trunk, charged to budget as its parts are read. */
 typedef void (*weights_progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
 typedef struct weights_options {
     budget *budget;    /* borrowed until weights_close */
