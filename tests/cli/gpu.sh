@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# What the commands say of a graphics card, played by the processor: plan, doctor, benchmark, a question with shared layers.
+# What the commands say of a graphics card, played by the processor: plan, doctor, benchmark, a question with shared layers. And
+# that the folder which is carried to machines with cards is whole.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-bin=${BUILD:-build}/flashchat
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export FLASHCHAT_HOME=$PWD HOME=$work XDG_CONFIG_HOME=$work/config
+. tests/cli/lib.sh
+needs_program "$flashchat"
+bin=$flashchat work=$top
+export HOME=$work XDG_CONFIG_HOME=$work/config
 ok() { # name, command...
     local name=$1
     shift

@@ -8,32 +8,14 @@
 #include <string.h>
 
 #include "engine/engine_impl.h"
-#include "scratch.h"
+#include "engine_rig.h"
 
-#define MIB     ((size_t)1 << 20)
-#define HYBRID  "qwen3_5_moe_mlx4"
-#define PLAIN   "qwen3_moe_mlx4"
 #define CONTEXT 256
 #ifndef PROMPT
 #define PROMPT 70
 #define STEPS  6
 #endif
 #define NEAR 1e-3f
-
-#if defined(__SANITIZE_THREAD__)
-#define THREADS_WATCHED true
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define THREADS_WATCHED true
-#endif
-#endif
-#ifndef THREADS_WATCHED
-#define THREADS_WATCHED false
-#endif
-
-static inline void ok(fm_error e) {
-    if (e.code) fail_msg("%s", e.text);
-}
 
 static char heard[640]; /* the last notice */
 static int n_heard;
@@ -59,18 +41,10 @@ static inline fm_options options_for(const char *model, const char *gpu) {
     return o;
 }
 
-/* ThreadSanitizer cannot follow the many stacks of a processor that plays a GPU. */
 static inline bool have_goldens(void) {
     if (golden_root() && !THREADS_WATCHED) return true;
     skip();
     return false;
-}
-
-static inline void make_tokens(int32_t *out, int n, uint64_t seed) {
-    for (int i = 0; i < n; i++) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        out[i] = (int32_t)(seed >> 33) % 320;
-    }
 }
 
 static inline int argmax(const float *x, int n) {

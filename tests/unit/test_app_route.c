@@ -10,7 +10,7 @@
 
 #include "../../apps/common/route_log.h"
 #include "engine/engine_impl.h"
-#include "scratch.h"
+#include "engine_rig.h"
 #include "store/trace.h"
 
 #define EMBER  "assets/ember"
@@ -18,10 +18,6 @@
 #define PROMPT 3  /* tokens in one batch: a layer is asked once for all of them */
 #define BEFORE 20 /* steps before the mark */
 #define AFTER  60
-
-static void ok(fm_error e) {
-    if (e.code) fail_msg("%s", e.text);
-}
 
 #define KEYS 4096
 

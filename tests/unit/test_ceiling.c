@@ -16,9 +16,8 @@
 #include <string.h>
 
 #include "base/bits.h"
-#include "flashmoe.h"
+#include "engine_rig.h"
 
-#define MIB     ((size_t)1 << 20)
 #define MARGIN  (64 * MIB) /* of the promise */
 #define SMALL   (2 * MIB)  /* with the bundled model, which is smaller than the promise's margin */
 #define TOPIC   200        /* tokens of a short prompt, and of the answer to it */
@@ -41,10 +40,6 @@ typedef struct course {
     char where[64];             /* the phase that is running */
     rng random;
 } course;
-
-static void ok(fm_error e) {
-    if (e.code) fail_msg("%s", e.text);
-}
 
 /* Bytes of a "Name:  123 kB" line of /proc/self/status; 0 where there is none. */
 static size_t status_bytes(const char *name) {

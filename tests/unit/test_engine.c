@@ -10,34 +10,15 @@
 #include <string.h>
 
 #include "base/bits.h"
-#include "flashmoe.h"
-#include "scratch.h"
+#include "engine_rig.h"
 
-#define MIB     ((size_t)1 << 20)
-#define HYBRID  "qwen3_5_moe_mlx4"
-#define PLAIN   "qwen3_moe_mlx4"
 #define CONTEXT 512
-
-#if defined(__SANITIZE_THREAD__)
-#define THREADS_WATCHED true
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define THREADS_WATCHED true
-#endif
-#endif
-#ifndef THREADS_WATCHED
-#define THREADS_WATCHED false
-#endif
 
 typedef struct rig {
     fm_engine *engine;
     fm_session *session;
     int vocab;
 } rig;
-
-static void ok(fm_error e) {
-    if (e.code) fail_msg("%s", e.text);
-}
 
 static void refused(fm_error e, fm_code code, const char *needle) {
     if (e.code != code || !strstr(e.text, needle))
@@ -72,13 +53,6 @@ static rig rig_open(const char *model) {
 }
 
 static void rig_close(rig *r) { fm_engine_close(r->engine); }
-
-static void make_tokens(int32_t *out, int n, uint64_t seed) {
-    for (int i = 0; i < n; i++) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        out[i] = (int32_t)(seed >> 33) % 320;
-    }
-}
 
 static float *copy_logits(const rig *r, const fm_session *s) {
     float *out = malloc((size_t)r->vocab * sizeof *out);

@@ -14,24 +14,11 @@
 #include <time.h>
 
 #include "engine/prompt_cache.h"
-#include "flashmoe.h"
-#include "scratch.h"
+#include "engine_rig.h"
 
-#define MIB     ((size_t)1 << 20)
 #define MODEL   "qwen3_5_moe_mlx4"
 #define PROMPTS 4
 #define LENGTH  300
-
-static void fine(fm_error e) {
-    if (e.code) fail_msg("%s", e.text);
-}
-
-static void make_tokens(int32_t *out, int n, uint64_t seed) {
-    for (int i = 0; i < n; i++) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        out[i] = (int32_t)(seed >> 33) % 320;
-    }
-}
 
 /* ---- lines that are logged ---- */
 
@@ -310,14 +297,14 @@ static fm_engine *engine_with(const char *dir, lines *l) {
     o.memory = 200 * MIB;
     o.keep_prompts = true;
     fm_engine *e;
-    fine(fm_engine_open(&o, &e));
+    ok(fm_engine_open(&o, &e));
     const fm_prompt_cache_options p = {.dir = dir,
                                        .entries = 6,
                                        .min_tokens = 64,
                                        .step = 40,
                                        .log = l ? keep_line : NULL,
                                        .log_ctx = l};
-    if (dir) fine(fm_prompt_cache_open(e, &p));
+    if (dir) ok(fm_prompt_cache_open(e, &p));
     return e;
 }
 
@@ -337,10 +324,10 @@ static void run(fm_engine *e, int prompt, result *out) {
     if (prompt % 2) make_tokens(tokens + 210, LENGTH - 210, 99);
     const fm_sync sync = {.marks = marks, .n_marks = 4};
     memset(out, 0, sizeof *out);
-    fine(fm_session_open(e, &s));
-    fine(fm_session_sync(s, tokens, LENGTH, &sync, &out->reused));
+    ok(fm_session_open(e, &s));
+    ok(fm_session_sync(s, tokens, LENGTH, &sync, &out->reused));
     memcpy(out->logits[0], fm_session_logits(s), (size_t)m.vocab * sizeof(float));
-    fine(fm_session_step(s, 5));
+    ok(fm_session_step(s, 5));
     memcpy(out->logits[1], fm_session_logits(s), (size_t)m.vocab * sizeof(float));
     fm_session_close(s);
 }
@@ -399,15 +386,15 @@ static void answer(fm_engine *e, int n, size_t *reused, float logits[512]) {
     fm_model_get(e, &m);
     make_tokens(tokens, LENGTH + 160, 0);
     const fm_sync sync = {.marks = marks, .n_marks = 4};
-    fine(fm_session_open(e, &s));
-    fine(fm_session_sync(s, tokens, LENGTH, &sync, NULL));
-    for (int i = LENGTH; i < LENGTH + n; i++) fine(fm_session_step(s, tokens[i]));
+    ok(fm_session_open(e, &s));
+    ok(fm_session_sync(s, tokens, LENGTH, &sync, NULL));
+    for (int i = LENGTH; i < LENGTH + n; i++) ok(fm_session_step(s, tokens[i]));
     memset(logits, 0, 512 * sizeof *logits);
     memcpy(logits, fm_session_logits(s), (size_t)m.vocab * sizeof *logits);
     fm_session_keep(s);
     fm_prompt_cache_flush(e);
     fm_session_clear(s);
-    fine(fm_session_match(s, tokens, LENGTH + 160, reused));
+    ok(fm_session_match(s, tokens, LENGTH + 160, reused));
     if (*reused == (size_t)(LENGTH + n))
         assert_memory_equal(logits, fm_session_logits(s), (size_t)m.vocab * sizeof *logits);
     fm_session_close(s);
@@ -440,8 +427,8 @@ static void test_answers(void **state) {
     int32_t tokens[LENGTH + 160];
     make_tokens(tokens, LENGTH + 160, 0);
     fm_session *s;
-    fine(fm_session_open(e, &s));
-    fine(fm_session_sync(s, tokens, LENGTH + 80, NULL, &reused));
+    ok(fm_session_open(e, &s));
+    ok(fm_session_sync(s, tokens, LENGTH + 80, NULL, &reused));
     assert_int_equal(reused, LENGTH + 80);
     fm_model m;
     fm_model_get(e, &m);
@@ -565,7 +552,7 @@ static void test_where(void **state) {
     assert_int_equal(failed.code, FM_ERR_IO);
     assert_non_null(strstr(failed.text, "/file"));
     p.fallback_dir = other;
-    fine(fm_prompt_cache_open(e, &p));
+    ok(fm_prompt_cache_open(e, &p));
     assert_int_equal(access(other, F_OK), 0);
     assert_int_equal(fm_prompt_cache_open(e, &p).code, FM_ERR_BUSY);
     fm_engine_close(e);

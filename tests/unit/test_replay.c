@@ -9,16 +9,12 @@
 #include <string.h>
 
 #include "engine/engine_impl.h"
-#include "scratch.h"
+#include "engine_rig.h"
 #include "store/simulate.h"
 
 #define EMBER  "assets/ember"
 #define TRACE  "assets/ember/routing.jsonl"
 #define TOKENS 250
-
-static void ok(fm_error e) {
-    if (e.code) fail_msg("%s", e.text);
-}
 
 /* Steps through the first n tokens of the trace with room for `share` of the experts. */
 static void compare(trace *t, double share) {
