@@ -15,6 +15,7 @@
 
 #include "base/bits.h"
 #include "benchmark.h"
+#include "engine/fm_error.h"
 #include "gpu/gpu.h"
 
 #define STREAMS_MAX 8
@@ -51,8 +52,8 @@ static bool device_name(const bench *b, char name[16], int *index) {
     }
     snprintf(name, 16, "%s", asked ? asked : best);
     char *colon = strchr(name, ':');
-    *index = colon && strcmp(name, "host") ? (int)strtol(colon + 1, NULL, 10) : 0;
     if (colon) *colon = '\0';
+    *index = colon && strcmp(name, "host") ? (int)strtol(colon + 1, NULL, 10) : 0;
     return true;
 }
 
@@ -60,15 +61,13 @@ static fm_error measure_card(card *c, const char *name, int index) {
     gpu_device *d;
     gpu_info info;
     err e = gpu_open(name, index, &d);
-    if (e.code) return (fm_error){(fm_code)e.code, "no card"};
+    if (e.code) return fm_error_from(&e);
     size_t bytes = strcmp(name, "host") ? COPY_CARD : COPY_HOST;
     e = gpu_info_get(d, &info);
     while (!e.code && bytes > info.free / 8) bytes /= 2;
     if (!e.code) e = gpu_measure(d, bytes, &c->copy, &c->bus);
     gpu_close(d);
-    fm_error out = {(fm_code)e.code, ""};
-    snprintf(out.text, sizeof out.text, "%s", e.text);
-    return out;
+    return fm_error_from(&e);
 }
 
 static fm_error open_model(card *c) {
@@ -88,7 +87,6 @@ static void print_card(const card *c) {
            "%s/s\n",
            c->m.gpu ? c->m.gpu : c->m.cpu, size_text((double)c->m.gpu_bytes, taken), c->m.gpu_slots,
            c->p.experts * c->p.sparse_layers, size_text(c->copy, copy), size_text(c->bus, bus));
-    if (c->m.places) printf("%s\n", c->m.places);
     putchar('\n');
 }
 

@@ -43,7 +43,7 @@ typedef struct checkup {
     finding all[FINDINGS_MAX];
     int n;
     bool measure;
-    const char *gpu; /* --gpu; NULL: the best card */
+    const char *gpu; /* "host" with --gpu=host, for tests; NULL: the best card */
 } checkup;
 
 static finding *add(checkup *k, verdict v, const char *name) {
