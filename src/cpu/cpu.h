@@ -247,6 +247,8 @@ typedef struct cpu_kernels {
      * even, at most 127. An infinity or NaN, or 127 times what f16 holds, makes the whole group
      * not finite. */
     void (*to_q8)(uint8_t *head, const float *x, int dim);
+    /* affine_quantise_row: what the packer does to a row of weights. */
+    bool (*quantize_weights)(const affine_row *out, const void *x, qkind kind);
 } cpu_kernels;
 
 /* The fastest table that this machine can run. */

@@ -73,6 +73,33 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
     }
 }
 
+static inline vf v_min(vf a, vf b) { return (vf)_mm256_min_ps(a, b); }
+static inline vf v_max(vf a, vf b) { return (vf)_mm256_max_ps(a, b); }
+
+static inline void v_range(vf low, vf high, float *least, float *most) {
+    __m128 l = _mm_min_ps(_mm256_castps256_ps128(low), _mm256_extractf128_ps(low, 1));
+    __m128 h = _mm_max_ps(_mm256_castps256_ps128(high), _mm256_extractf128_ps(high, 1));
+    l = _mm_min_ps(l, _mm_movehl_ps(l, l));
+    h = _mm_max_ps(h, _mm_movehl_ps(h, h));
+    *least = _mm_cvtss_f32(_mm_min_ss(l, _mm_movehdup_ps(l)));
+    *most = _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)));
+}
+
+static inline void v_store_bytes(uint8_t *p, vf v) {
+    __m256i q = _mm256_cvttps_epi32(v);
+    __m128i two = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+    _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(two, two));
+}
+
+static inline void v_store_nibbles(uint8_t *p, vf a, vf b) {
+    /* of 16 bits: the even one, and above it the odd one; the halves of a and b take turns */
+    __m256i q = _mm256_packs_epi32(_mm256_cvttps_epi32(a), _mm256_cvttps_epi32(b));
+    q = _mm256_maddubs_epi16(_mm256_packus_epi16(q, q), _mm256_set1_epi16(0x1001));
+    q = _mm256_packus_epi16(q, q);
+    __m128i low = _mm256_castsi256_si128(q), high = _mm256_extracti128_si256(q, 1);
+    _mm_storel_epi64((__m128i *)p, _mm_unpacklo_epi16(low, high));
+}
+
 #include "cpu/kernels_f32.inc"
 
 #include "cpu/kernels_gemm.inc"
@@ -82,6 +109,8 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 #include "cpu/kernels_seq.inc"
 
 #include "cpu/kernels_bf16.inc"
+
+#include "cpu/kernels_pack.inc"
 
 static const cpu_kernels table = KERNEL_TABLE("avx2", avx2, round_bf16, matmul_bf16);
 static const cpu_kernels table_avxvnni = KERNEL_TABLE("avxvnni", avxvnni, round_bf16, matmul_bf16);

@@ -88,6 +88,27 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
     }
 }
 
+static inline vf v_min(vf a, vf b) { return (vf)_mm512_min_ps(a, b); }
+static inline vf v_max(vf a, vf b) { return (vf)_mm512_max_ps(a, b); }
+
+static inline void v_range(vf low, vf high, float *least, float *most) {
+    *least = _mm512_reduce_min_ps(low);
+    *most = _mm512_reduce_max_ps(high);
+}
+
+static inline void v_store_bytes(uint8_t *p, vf v) {
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v)));
+}
+
+static inline void v_store_nibbles(uint8_t *p, vf a, vf b) {
+    /* of 16 bits: the even one, and above it the odd one */
+    __m128i low = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(a));
+    __m128i high = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(b));
+    __m256i q = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+    q = _mm256_maddubs_epi16(q, _mm256_set1_epi16(0x1001));
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtepi16_epi8(q));
+}
+
 #include "cpu/kernels_f32.inc"
 
 #include "cpu/kernels_gemm.inc"
@@ -97,6 +118,8 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 #include "cpu/kernels_seq.inc"
 
 #include "cpu/kernels_bf16.inc"
+
+#include "cpu/kernels_pack.inc"
 
 static const cpu_kernels table = KERNEL_TABLE("avx512", avx2, round_bf16, matmul_bf16);
 static const cpu_kernels table_vnni =

@@ -68,6 +68,29 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
     }
 }
 
+static inline vf v_min(vf a, vf b) { return (vf)vminq_f32((float32x4_t)a, (float32x4_t)b); }
+static inline vf v_max(vf a, vf b) { return (vf)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
+
+static inline void v_range(vf low, vf high, float *least, float *most) {
+    *least = vminvq_f32((float32x4_t)low);
+    *most = vmaxvq_f32((float32x4_t)high);
+}
+
+static inline void v_store_bytes(uint8_t *p, vf v) {
+    uint16x4_t q = vmovn_u32(vcvtq_u32_f32((float32x4_t)v));
+    uint8x8_t bytes = vmovn_u16(vcombine_u16(q, q));
+    memcpy(p, &bytes, 4);
+}
+
+static inline void v_store_nibbles(uint8_t *p, vf a, vf b) {
+    uint16x4_t low = vmovn_u32(vcvtq_u32_f32((float32x4_t)a));
+    uint16x4_t high = vmovn_u32(vcvtq_u32_f32((float32x4_t)b));
+    uint32x4_t two = vreinterpretq_u32_u16(vcombine_u16(low, high));
+    uint16x4_t q = vmovn_u32(vsraq_n_u32(two, two, 12)); /* the even one, above it the odd one */
+    uint8x8_t bytes = vmovn_u16(vcombine_u16(q, q));
+    memcpy(p, &bytes, 4);
+}
+
 #include "cpu/kernels_f32.inc"
 
 #include "cpu/kernels_gemm.inc"
@@ -77,6 +100,8 @@ static inline __attribute__((always_inline)) void unpack_32(vf *q, const uint8_t
 #include "cpu/kernels_seq.inc"
 
 #include "cpu/kernels_bf16.inc"
+
+#include "cpu/kernels_pack.inc"
 
 static const cpu_kernels table = KERNEL_TABLE("neon", neon, round_bf16, matmul_bf16);
 static const cpu_kernels table_neondot = KERNEL_TABLE("neondot", neondot, round_bf16, matmul_bf16);

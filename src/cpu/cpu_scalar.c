@@ -304,6 +304,7 @@ static const cpu_kernels table = {
     .delta_chunk = delta_chunk,
     .to_f16 = to_f16,
     .to_q8 = to_q8,
+    .quantize_weights = affine_quantise_row,
 };
 
 const cpu_kernels *cpu_table_scalar(void) { return &table; }

@@ -336,6 +336,7 @@ err pack_model(const pack_options *options, pack_report *out) {
     TRY(check_options(options));
     packer p = {.o = options,
                 .report = out,
+                .cpu = cpu_best(),
                 .mark_fd = -1,
                 .lock = PTHREAD_MUTEX_INITIALIZER,
                 .told = PTHREAD_COND_INITIALIZER};

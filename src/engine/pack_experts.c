@@ -2,7 +2,6 @@
  *
  * A task is some rows of one matrix of one expert, so that the threads have enough to share also
  * where a batch is a single large expert. */
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -43,37 +42,39 @@ static void copy_rows(const flow_batch *b, const span *s, int rows) {
     }
 }
 
-/* The first column of a number that is not finite, -1: none. */
-static int not_finite(const float *row, int cols) {
-    int bad = 0; /* without a way out of the loop, which then is a wide one */
-    for (int c = 0; c < cols; c++) bad |= !(fabsf(row[c]) <= FLT_MAX);
-    if (!bad) return -1;
+/* The first column of row `row` that is not finite; there is one. */
+static int not_finite(const qmat *m, int row) {
+    qmat values = *m; /* a row for each */
+    values.rows = m->rows * m->cols;
+    values.cols = 1;
     int c = 0;
-    while (isfinite(row[c])) c++;
+    for (float x = 0; c < m->cols; c++) {
+        dense_row_f32(&x, &values, row * m->cols + c);
+        if (!isfinite(x)) break;
+    }
     return c;
 }
 
-static err quantise_rows(const flow_batch *b, const span *s, float *row) {
+static err quantise_rows(const flow *f, const flow_batch *b, const span *s) {
     qmat m = *matrix_of(b->layer->weights, s->which);
     m.w = source_of(b, s->expert, s->which * 3);
-    qformat f = b->layer->record.format[s->which];
-    size_t w = qformat_row_bytes(f, m.cols), scale = qformat_scale_row_bytes(f, m.cols);
+    qformat to = b->layer->record.format[s->which];
+    size_t w = qformat_row_bytes(to, m.cols), scale = qformat_scale_row_bytes(to, m.cols);
     for (int i = s->begin; i < s->end; i++) {
-        qmat_row_f32(row, &m, i);
-        int bad = not_finite(row, m.cols);
-        if (bad >= 0)
-            return err_make(ERR_CORRUPT, "a weight that is not finite (row %d, column %d)", i, bad);
         affine_row out = {.w = target_of(b, s->expert, s->which * 3) + (size_t)i * w,
                           .scales = target_of(b, s->expert, s->which * 3 + 1) + (size_t)i * scale,
                           .biases = target_of(b, s->expert, s->which * 3 + 2) + (size_t)i * scale,
-                          .format = f,
+                          .format = to,
                           .cols = m.cols};
-        affine_quantise_row(&out, row);
+        if (!f->p->cpu->quantize_weights(&out, qmat_rows(&m, i, 1).w, m.format.kind))
+            return err_make(ERR_CORRUPT, "a weight that is not finite (row %d, column %d)", i,
+                            not_finite(&m, i));
     }
     return err_none();
 }
 
 static void make_rows(void *ctx, int task, int worker) {
+    (void)worker;
     const making *k = ctx;
     const flow_batch *b = k->b;
     span s = {.expert = task / (3 * k->blocks), .which = task / k->blocks % 3};
@@ -85,7 +86,7 @@ static void make_rows(void *ctx, int task, int worker) {
         copy_rows(b, &s, m->rows);
         return;
     }
-    err e = quantise_rows(b, &s, k->f->rows[worker]);
+    err e = quantise_rows(k->f, b, &s);
     if (e.code)
         flow_fail(k->f, err_within(e, "%s: layer %d: expert %d", k->f->p->o->model_dir,
                                    b->layer->number, b->first + s.expert));

@@ -147,13 +147,7 @@ static err open_memory(flow *f) {
         b->runs = calloc(parts, sizeof *b->runs);
         ok = ok && b->part && b->runs;
     }
-    int cols = int_max(f->p->config.hidden, f->p->config.expert_intermediate);
-    f->rows = calloc((size_t)f->p->threads, sizeof *f->rows);
-    for (int i = 0; i < f->p->threads && f->rows; i++) {
-        f->rows[i] = malloc((size_t)cols * sizeof(float));
-        ok = ok && f->rows[i];
-    }
-    return ok && f->rows ? err_none() : err_make(ERR_NOMEM, "no memory for packing");
+    return ok ? err_none() : err_make(ERR_NOMEM, "no memory for packing");
 }
 
 /* Past the page cache where that is possible here. */
@@ -180,9 +174,7 @@ static void flow_close(flow *f) {
         free(f->batches[i].part);
         free(f->batches[i].runs);
     }
-    for (int i = 0; i < f->p->threads && f->rows; i++) free(f->rows[i]);
     if (f->memory) os_unmap(f->memory, f->memory_bytes);
-    free(f->rows);
     free(f->reads);
     free(f->layers);
     pthread_cond_destroy(&f->changed);

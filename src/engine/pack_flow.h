@@ -82,7 +82,6 @@ typedef struct flow {
     flow_batch batches[FLOW_BATCHES];
     io *io;             /* the reader's */
     io_read *reads;     /* [FLOW_DEPTH]; the reader's */
-    float **rows;       /* [threads][columns]; owned */
     int next_layer;     /* of the batch that is filled next; the reader's */
     int next_expert;    /* the same */
     int n_ended;        /* layers that are set aside or flushed; the writer's */

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "base/pool.h"
+#include "cpu/cpu.h"
 #include "engine/pack.h"
 #include "format/bank.h"
 #include "format/config.h"
@@ -37,6 +38,7 @@ typedef struct packer {
     bool relaid;
     qformat format; /* of experts that are quantised here */
     int threads;
+    const cpu_kernels *cpu;
     pool *pool;
     char prefix[64];    /* of the text model's tensors */
     pack_tensor *trunk; /* owned */

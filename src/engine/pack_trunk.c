@@ -1,7 +1,6 @@
 /* pack_trunk.c: everything that is no expert, tensor after tensor, in pieces of PACK_CHUNK. */
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +17,6 @@ typedef struct trunk {
     int fd;
     uint8_t *chunk;  /* of the source */
     uint8_t *out[3]; /* of the result: weight, scales, biases */
-    float *rows;     /* [threads][cols] */
     XXH3_state_t *hash[3];
     /* of the matrix that is quantised */
     qmat m;
@@ -46,22 +44,17 @@ static err copy_tensor(trunk *k, pack_tensor *t) {
 }
 
 static void quantise_row(void *ctx, int task, int worker) {
+    (void)worker;
     trunk *k = ctx;
     int cols = k->m.cols;
-    float *row = k->rows + (size_t)worker * (size_t)cols;
-    qmat_row_f32(row, &k->m, task);
-    for (int c = 0; c < cols; c++) {
-        if (isfinite(row[c])) continue;
-        __atomic_store_n(&k->bad, true, __ATOMIC_RELAXED);
-        return;
-    }
     size_t w = qformat_row_bytes(k->format, cols), s = qformat_scale_row_bytes(k->format, cols);
     affine_row out = {.w = k->out[0] + (size_t)task * w,
                       .scales = k->out[1] + (size_t)task * s,
                       .biases = k->out[2] + (size_t)task * s,
                       .format = k->format,
                       .cols = cols};
-    affine_quantise_row(&out, row);
+    if (!k->p->cpu->quantize_weights(&out, qmat_rows(&k->m, task, 1).w, k->m.format.kind))
+        __atomic_store_n(&k->bad, true, __ATOMIC_RELAXED);
 }
 
 static qkind kind_of(st_dtype d) { return d == ST_F32 ? QK_F32 : d == ST_F16 ? QK_F16 : QK_BF16; }
@@ -90,15 +83,11 @@ static err quantise_tensor(trunk *k, pack_tensor t[3]) {
     int at_once = (int)(PACK_CHUNK / row > 0 ? PACK_CHUNK / row : 1);
     k->format = (qformat){.kind = QK_AFFINE, .bits = PACK_TRUNK_BITS, .group = PACK_TRUNK_GROUP};
     k->m = (qmat){.format = {.kind = kind_of(s->dtype)}, .cols = (int)cols, .w = k->chunk};
-    k->rows = malloc(cols * sizeof(float) * (size_t)k->p->threads);
-    if (!k->rows) return err_make(ERR_NOMEM, "no memory for a row of %zu numbers", cols);
     err e = err_none();
     for (int i = 0; i < 3; i++) XXH3_64bits_reset(k->hash[i]);
     for (int64_t at = 0; at < s->shape[0] && !e.code; at += at_once)
         e = quantise_rows(k, t, at, s->shape[0] - at < at_once ? (int)(s->shape[0] - at) : at_once);
     for (int i = 0; i < 3; i++) t[i].hash = XXH3_64bits_digest(k->hash[i]);
-    free(k->rows);
-    k->rows = NULL;
     return e;
 }
 

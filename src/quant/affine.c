@@ -25,18 +25,9 @@ void affine_unpack_row(uint8_t *q, const void *w, int bits, int cols) {
     }
 }
 
-/* Eight values are `bits` whole bytes. Four and eight bits, the usual cases, apart: they become
- * wide instructions. */
+/* Eight values are `bits` whole bytes. */
 void affine_pack_row(void *w, const uint8_t *q, int bits, int cols) {
     uint8_t *bytes = w;
-    if (bits == 4) {
-        for (int i = 0; i < cols / 2; i++) bytes[i] = (uint8_t)(q[2 * i] | q[2 * i + 1] << 4);
-        return;
-    }
-    if (bits == 8) {
-        memcpy(w, q, (size_t)cols);
-        return;
-    }
     for (int c = 0; c < cols; c += 8) {
         uint64_t eight = 0;
         for (int i = 0; i < 8; i++) eight |= (uint64_t)q[c + i] << (i * bits);
@@ -72,61 +63,48 @@ static uint16_t round_half(float x, bool f16) {
     return f16 ? f32_to_f16(x) : f32_to_bf16(x);
 }
 
-#define LANES 4
-typedef float lanes __attribute__((vector_size(4 * LANES)));
-typedef int32_t lanes_int __attribute__((vector_size(4 * LANES)));
-
-/* x where mask is all ones, else y. */
-static inline lanes pick_lanes(lanes_int mask, lanes x, lanes y) {
-    return (lanes)((mask & (lanes_int)x) | (~mask & (lanes_int)y));
+affine_pair affine_fit(float low, float high, qformat f) {
+    float top = (float)((1 << f.bits) - 1);
+    low += 0.0f; /* no -0: which of two zeroes was met first is no question then */
+    high += 0.0f;
+    return (affine_pair){.scale = round_half(high / top - low / top, f.scales_f16),
+                         .bias = round_half(low, f.scales_f16)};
 }
 
-/* Smallest and largest of x[n], n a multiple of LANES. Spelled out in lanes: as plain loops the
- * compilers leave these one by one. */
-static inline void range_of(const float *x, int n, float *low, float *high) {
-    lanes l, h, next;
-    memcpy(&l, x, sizeof l);
-    h = l;
-    for (int i = LANES; i < n; i += LANES) {
-        memcpy(&next, x + i, sizeof next);
-        l = pick_lanes(next < l, next, l);
-        h = pick_lanes(next > h, next, h);
-    }
-    *low = l[0];
-    *high = h[0];
-    for (int k = 1; k < LANES; k++) {
-        *low = l[k] < *low ? l[k] : *low;
-        *high = h[k] > *high ? h[k] : *high;
-    }
-}
-
-static void quantise_group(uint8_t *q, uint16_t *scale, uint16_t *bias, const float *x, qformat f) {
-    float low, high, top = (float)((1 << f.bits) - 1);
-    range_of(x, f.group, &low, &high);
-    *scale = round_half(high / top - low / top, f.scales_f16);
-    *bias = round_half(low, f.scales_f16);
-    float s = affine_scale_f32(scale, f.scales_f16, 0), b = affine_scale_f32(bias, f.scales_f16, 0);
-    if (!(s > 0)) {
-        memset(q, 0, (size_t)f.group);
-        return;
-    }
+/* False: a number of x that is not finite. */
+static bool quantise_group(uint8_t *q, affine_pair *fitted, const float *x, qformat f) {
+    float low = x[0], high = x[0], top = (float)((1 << f.bits) - 1);
     for (int i = 0; i < f.group; i++) {
-        float steps = (x[i] - b) / s;
+        if (!(fabsf(x[i]) <= FLT_MAX)) return false;
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
+    }
+    *fitted = affine_fit(low, high, f);
+    float s = affine_scale_f32(&fitted->scale, f.scales_f16, 0);
+    float b = affine_scale_f32(&fitted->bias, f.scales_f16, 0);
+    for (int i = 0; i < f.group; i++) {
+        float steps = s > 0 ? (x[i] - b) / s : 0;
         steps = steps > 0 ? steps : 0;
         steps = steps < top ? steps : top;
         q[i] = (uint8_t)(int)(steps + 0.5f);
     }
+    return true;
 }
 
-void affine_quantise_row(const affine_row *out, const float *x) {
+bool affine_quantise_row(const affine_row *out, const void *x, qkind kind) {
     qformat f = out->format;
+    qmat row = {.format = {.kind = kind}, .rows = 1, .cols = f.group, .w = x};
+    size_t source = qformat_row_bytes(row.format, f.group), packed = qformat_row_bytes(f, f.group);
     for (int g = 0; g < out->cols / f.group; g++) {
-        uint8_t q[128];
-        uint16_t scale, bias;
-        quantise_group(q, &scale, &bias, x + (size_t)g * (size_t)f.group, f);
-        size_t group_bytes = (size_t)f.group * (size_t)f.bits / 8;
-        affine_pack_row((uint8_t *)out->w + (size_t)g * group_bytes, q, f.bits, f.group);
-        memcpy((uint8_t *)out->scales + (size_t)g * 2, &scale, 2);
-        memcpy((uint8_t *)out->biases + (size_t)g * 2, &bias, 2);
+        float values[AFFINE_GROUP_MAX];
+        uint8_t q[AFFINE_GROUP_MAX];
+        affine_pair fitted;
+        row.w = (const uint8_t *)x + (size_t)g * source;
+        dense_row_f32(values, &row, 0);
+        if (!quantise_group(q, &fitted, values, f)) return false;
+        affine_pack_row((uint8_t *)out->w + (size_t)g * packed, q, f.bits, f.group);
+        memcpy((uint8_t *)out->scales + (size_t)g * 2, &fitted.scale, 2);
+        memcpy((uint8_t *)out->biases + (size_t)g * 2, &fitted.bias, 2);
     }
+    return true;
 }

@@ -17,6 +17,8 @@
 
 typedef enum qkind { QK_F32, QK_F16, QK_BF16, QK_AFFINE } qkind;
 
+#define AFFINE_GROUP_MAX 128
+
 typedef struct qformat {
     qkind kind;
     int bits;        /* affine: 2, 3, 4, 5, 6 or 8; else 0 */
@@ -94,9 +96,18 @@ typedef struct affine_row {
     int cols;              /* cols % group == 0 */
 } affine_row;
 
-/* Quantise x[cols] to the nearest values: per group the range [min, max], scale and bias rounded to
- * their stored format first and every q fitted to the stored ones. x must be finite; scales that
- * overflow f16 are clamped to the largest finite one. */
-void affine_quantise_row(const affine_row *out, const float *x);
+/* Scale and bias of a group as they are stored. */
+typedef struct affine_pair {
+    uint16_t scale, bias;
+} affine_pair;
+
+/* Of the group whose smallest and largest value, finite, are low and high: (high - low) / (2^bits -
+ * 1) and low, rounded to the stored format, never infinite, never -0. */
+affine_pair affine_fit(float low, float high, qformat f);
+
+/* The row x[cols] of a dense matrix of `kind` quantised to the nearest values: per group affine_fit
+ * first, then every q fitted to the stored scale and bias. False: a value is not finite, and what
+ * was written is nothing to use. The definition; cpu_kernels has the fast ones. */
+bool affine_quantise_row(const affine_row *out, const void *x, qkind kind);
 
 #endif

@@ -49,19 +49,19 @@ static void release_all(void) {
 
 static float random_float(rng *r) { return (float)(rng_unit(r) * 2 - 1); }
 
-static float *random_floats(rng *r, size_t n, float scale) {
+static inline float *random_floats(rng *r, size_t n, float scale) {
     float *x = guarded(n * sizeof *x);
     for (size_t i = 0; i < n; i++) x[i] = random_float(r) * scale;
     return x;
 }
 
-static float *copy_floats(const float *x, size_t n) {
+static inline float *copy_floats(const float *x, size_t n) {
     float *y = guarded(n * sizeof *y);
     memcpy(y, x, n * sizeof *y);
     return y;
 }
 
-static qmat random_matrix(rng *r, qformat f, int rows, int cols) {
+static inline qmat random_matrix(rng *r, qformat f, int rows, int cols) {
     qmat m = {f, rows, cols, NULL, NULL, NULL};
     size_t row_bytes = qformat_row_bytes(f, cols),
            scales = (size_t)rows * qformat_scale_row_bytes(f, cols);
@@ -90,8 +90,8 @@ static qmat random_matrix(rng *r, qformat f, int rows, int cols) {
 }
 
 /* Same bytes, or the first difference. */
-static void same_floats(const char *what, const cpu_kernels *k, const float *got, const float *want,
-                        size_t n) {
+static inline void same_floats(const char *what, const cpu_kernels *k, const float *got,
+                               const float *want, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (memcmp(&got[i], &want[i], sizeof *got) != 0) {
             fail_msg("%s, %s: [%zu of %zu] is %.9g, scalar %.9g", k->name, what, i, n,

@@ -139,7 +139,7 @@ static void test_quantise(void **state) {
         for (int c = 0; c < COLS; c++) x[c] = random_float(&r) * 0.1f;
         for (int c = 0; c < f.group; c++) x[c] = 0.25f; /* a constant group is exact */
         affine_row to = {words, scales, biases, f, COLS};
-        affine_quantise_row(&to, x);
+        assert_true(affine_quantise_row(&to, x, QK_F32));
         qmat m = {f, 1, COLS, words, scales, biases};
         qmat_row_f32(out, &m, 0);
         for (int c = 0; c < COLS; c++) {
@@ -162,7 +162,7 @@ static void test_quantise_extremes(void **state) {
             for (int c = 0; c < 32; c++) x[c] = (float)sign * (c & 1 ? 3.4e38f : 1e-42f);
             x[5] = -x[5];
             affine_row to = {words, &scale, &bias, {QK_AFFINE, 4, 32, f16}, 32};
-            affine_quantise_row(&to, x);
+            assert_true(affine_quantise_row(&to, x, QK_F32));
             qmat m = {to.format, 1, 32, words, &scale, &bias};
             qmat_row_f32(out, &m, 0);
             for (int c = 0; c < 32; c++) assert_true(isfinite(out[c]));
