@@ -147,6 +147,12 @@ err gpu_queue_wait(gpu_queue *q) {
     return keep(q->device, e.code ? e : f);
 }
 
+err gpu_queue_flush(gpu_queue *q) {
+    gpu_device *d = q->device;
+    if (d->failure.code || !d->backend->queue_flush) return d->failure;
+    return keep(d, d->backend->queue_flush(q));
+}
+
 err gpu_copy_in(gpu_queue *q, gpu_addr to, const void *from, size_t bytes) {
     if (!bytes) return err_none();
     CALL(q->device, GPU_CALL_COPY, copy_in(q, to, from, bytes));

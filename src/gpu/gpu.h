@@ -122,6 +122,9 @@ void gpu_queue_close(gpu_queue *q);
 /* The queue does without gpu_info's queue_bytes from now on: prompts are slower, results the same.
  */
 void gpu_queue_lean(gpu_queue *q);
+/* Launches may be held back so that neighbours become one; what is held back starts now. Before the
+ * host waits for something else, or works for long. */
+err gpu_queue_flush(gpu_queue *q) MUST_USE;
 /* Blocks until all work of the queue is done. */
 err gpu_queue_wait(gpu_queue *q) MUST_USE;
 

@@ -21,6 +21,7 @@ typedef struct gpu_backend {
     err (*queue_open)(gpu_device *d, gpu_queue **out);
     void (*queue_close)(gpu_queue *q);
     void (*queue_lean)(gpu_queue *q); /* NULL: takes nothing anyway */
+    err (*queue_flush)(gpu_queue *q); /* NULL: nothing is held back that matters */
     err (*queue_wait)(gpu_queue *q);
     err (*copy_in)(gpu_queue *q, gpu_addr to, const void *from, size_t bytes);
     err (*copy_out)(gpu_queue *q, void *to, gpu_addr from, size_t bytes);

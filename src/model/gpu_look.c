@@ -1,15 +1,18 @@
 /* gpu_look.c: the next layer's likely experts, on the card: as look_ahead.c guesses them, by the
  * next layer's router on this layer's input.
  *
- * The guess is launched beside this layer's work and written to pinned memory; the host looks at it
- * once it has launched the layer. Whether it is there by then is luck, and nobody waits: a layer
- * without a guess is slower, not different. The likeliest of the guessed experts that are in the
- * store's memory are uploaded behind this layer's, while the next layer's attention runs; those on
- * disk are hinted to the store. Both follow the share of guesses that come true (prefetch.h). */
+ * The guess is launched right behind this layer's router and written to pinned memory; the host
+ * looks at it once it has launched the layer, and if it was not there yet once more before the next
+ * router, when it may wait a moment: the card has enough to do. A layer without a guess is slower,
+ * not different. The likeliest of the guessed experts that are in the store's memory are uploaded
+ * behind this layer's, while the next layer's attention runs; those on disk are hinted to the
+ * store. Both follow the share of guesses that come true (prefetch.h). */
 #include "base/bits.h"
+#include "base/os.h"
 #include "model/gpu_ops_impl.h"
 
-#define STORE_LEAST 4 /* the store's slots must be so many times k for uploads on a guess */
+#define LOOK_NS     100000 /* longest wait for a guess */
+#define STORE_LEAST 4      /* the store's slots must be so many times k for uploads on a guess */
 
 static const layer_weights *next_of(const gpu_moe_job *j) {
     const gpu_ops *o = j->o;
@@ -24,9 +27,9 @@ err gpu_look_launch(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
     const layer_weights *w = next_of(j);
     int k = o->o.experts_per_token;
-    o->look_host[0] = -1;
+    o->look_open = false;
     if (!w || j->b->rows != 1) return err_none();
-    for (int i = 1; i < k; i++) o->look_host[i] = -1;
+    for (int i = 0; i < k; i++) o->look_host[i] = -1;
     TRY(gpu_norm(o, o->look_x, o->x, w->post_norm, 1));
     args_matvec m = {.m = {gpu_mat_of(o, &w->router)},
                      .y = {o->look_p},
@@ -37,13 +40,14 @@ err gpu_look_launch(const gpu_moe_job *j) {
                      .n_mats = 1};
     TRY(gpu_multiply(o, &m));
     args_router r = {.logits = o->look_p,
-                     .ids = o->look_ids,
-                     .weights = o->look_ids + (gpu_addr)k * sizeof(int),
+                     .ids = gpu_pinned_at(o, o->look_host),
+                     .weights = o->look_gates,
                      .n = 1,
                      .n_experts = o->c->experts,
                      .k = k};
-    TRY(gpu_do(o, GPU_router, &r));
-    return gpu_words_out(o, o->look_host, o->look_ids, (size_t)k * sizeof(int));
+    o->look_open = true;
+    o->look_layer = w->sparse_index;
+    return gpu_do(o, GPU_router, &r);
 }
 
 int gpu_look_outcome(const gpu_moe_job *j) {
@@ -94,9 +98,11 @@ static int guesses_allowed(gpu_ops *o, int layer) {
     return room ? int_min(most, prefetch_hint(&o->governor)) : 0;
 }
 
-static err use_guesses(gpu_ops *o, int layer) {
+static err use_guesses(gpu_ops *o) {
     int k = o->o.experts_per_token, hints[ROUTER_K_MAX], n = 0, allowed = -1;
+    int layer = o->look_layer;
     const volatile int *guessed = o->look_host;
+    o->look_open = false;
     for (int i = 0; i < k; i++) {
         int id = guessed[i];
         bool done = false;
@@ -112,11 +118,29 @@ static err use_guesses(gpu_ops *o, int layer) {
     return gpu_event_record(o->upload, o->guessed);
 }
 
+/* All ids of the guess have come by then. */
+static bool guess_comes(const gpu_ops *o, uint64_t until) {
+    const volatile int *guessed = o->look_host;
+    for (int i = 0; i < o->o.experts_per_token;) {
+        if (guessed[i] >= 0)
+            i++;
+        else if (!until || os_now_ns() > until)
+            return false;
+    }
+    return true;
+}
+
 err gpu_look_ahead(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
     const layer_weights *w = next_of(j);
     if (!w) return err_none();
     if (prefetch_sweeps(j->b->rows * o->o.experts_per_token, o->c->experts))
         expert_store_sweep(o->store, w->sparse_index);
-    return j->b->rows == 1 ? use_guesses(o, w->sparse_index) : err_none();
+    return o->look_open && guess_comes(o, 0) ? use_guesses(o) : err_none();
+}
+
+err gpu_look_again(gpu_ops *o) {
+    if (!o->look_open) return err_none();
+    TRY(gpu_queue_flush(o->compute));
+    return guess_comes(o, os_now_ns() + LOOK_NS) ? use_guesses(o) : err_none();
 }

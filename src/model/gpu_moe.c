@@ -14,6 +14,9 @@
 #include "cpu/cpu.h"
 #include "model/gpu_ops_impl.h"
 
+#define DIRECT_ROWS 8       /* more ids travel faster together */
+#define WATCH_NS    5000000 /* for ids that come without an event */
+
 /* ---- launches ---- */
 
 static err project(const gpu_moe_job *j) {
@@ -41,10 +44,12 @@ static err project(const gpu_moe_job *j) {
 
 static err route(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
+    int pairs = j->b->rows * o->o.experts_per_token;
+    for (int i = 0; j->direct && i < pairs; i++) o->ids_host[i] = -1;
     TRY(gpu_norm(o, o->h, o->x, j->w->post_norm, j->b->rows));
     TRY(project(j));
     args_router a = {.logits = o->router,
-                     .ids = o->ids,
+                     .ids = j->direct ? gpu_pinned_at(o, o->ids_host) : o->ids,
                      .weights = o->gates,
                      .n = j->b->rows,
                      .n_experts = o->c->experts,
@@ -131,19 +136,19 @@ static err resident(const gpu_moe_job *j) {
 
 /* ---- streamed: the plan ---- */
 
-static gpu_addr pinned_at(const gpu_ops *o, const void *host) {
+gpu_addr gpu_pinned_at(const gpu_ops *o, const void *host) {
     return o->pinned.addr + (gpu_addr)((const uint8_t *)host - (const uint8_t *)o->pinned.host);
 }
 
 err gpu_words_out(gpu_ops *o, void *host, gpu_addr from, size_t bytes) {
     if (o->unified) return err_none();
-    args_words a = {.from = from, .to = pinned_at(o, host), .n = (int)(bytes / sizeof(int))};
+    args_words a = {.from = from, .to = gpu_pinned_at(o, host), .n = (int)(bytes / sizeof(int))};
     return gpu_do(o, GPU_words, &a);
 }
 
 err gpu_words_in(gpu_ops *o, gpu_addr to, const void *host, size_t bytes) {
     if (o->unified) return err_none();
-    args_words a = {.from = pinned_at(o, host), .to = to, .n = (int)(bytes / sizeof(int))};
+    args_words a = {.from = gpu_pinned_at(o, host), .to = to, .n = (int)(bytes / sizeof(int))};
     return gpu_do(o, GPU_words, &a);
 }
 
@@ -168,16 +173,40 @@ static err force_ids(const gpu_moe_job *j) {
     return gpu_words_in(o, o->gates, o->gates_host, pairs * sizeof(float));
 }
 
-err gpu_moe_ids(const gpu_moe_job *j) {
+static err send_ids(const gpu_moe_job *j) {
     gpu_ops *o = j->o;
     size_t pairs = (size_t)j->b->rows * (size_t)o->o.experts_per_token;
     TRY(gpu_words_out(o, o->ids_host, o->ids, pairs * sizeof(int)));
     TRY(gpu_share_input(j));
     if (o->hook) TRY(gpu_words_out(o, o->gates_host, o->gates, pairs * sizeof(float)));
-    TRY(gpu_event_record(o->compute, o->ids_ready));
-    TRY(run_shared(j)); /* while the host looks at the ids */
+    return gpu_event_record(o->compute, o->ids_ready);
+}
+
+/* The guess first: its uploads are what the bus waits for. */
+err gpu_moe_ask(const gpu_moe_job *j) {
+    if (!j->direct) TRY(send_ids(j));
     TRY(gpu_look_launch(j));
-    TRY(gpu_event_wait(o->ids_ready));
+    TRY(run_shared(j));
+    return gpu_queue_flush(j->o->compute);
+}
+
+/* An event is seen some microseconds after what it stands for. */
+static err watch_ids(const gpu_ops *o, int pairs) {
+    const volatile int *ids = o->ids_host;
+    uint64_t until = os_now_ns() + WATCH_NS;
+    for (int i = 0; i < pairs;) {
+        if (ids[i] >= 0)
+            i++;
+        else if (os_now_ns() > until) /* slow, lost, or no finite numbers */
+            return gpu_queue_wait(o->compute);
+    }
+    return err_none();
+}
+
+err gpu_moe_ids(const gpu_moe_job *j) {
+    gpu_ops *o = j->o;
+    size_t pairs = (size_t)j->b->rows * (size_t)o->o.experts_per_token;
+    TRY(j->direct ? watch_ids(o, (int)pairs) : gpu_event_wait(o->ids_ready));
     for (size_t i = 0; i < pairs; i++) {
         if (o->ids_host[i] >= 0 && o->ids_host[i] < o->c->experts) continue;
         return err_make(ERR_CORRUPT,
@@ -228,6 +257,9 @@ err gpu_moe(ops *face, const batch *b, int layer) {
     gpu_ops *o = gpu_of(face);
     gpu_moe_job j = {.o = o, .b = b, .w = &o->o.weights->layers[layer], .layer = layer};
     if (o->mode == STEP_REPLAY) return err_none();
+    bool watched = o->hook || o->force, on_card = o->tier.resident && !watched;
+    j.direct = !on_card && !watched && !o->unified && !o->share.on && b->rows <= DIRECT_ROWS;
+    TRY(gpu_look_again(o));
     uint64_t since = os_now_ns();
     TRY(route(&j));
     TRY(GPU_CLOCK(o, &since, layer, router_ns));
@@ -235,9 +267,7 @@ err gpu_moe(ops *face, const batch *b, int layer) {
     expert_store_stats before = {0}, after = {0};
     if (clock && o->store) expert_store_stats_get(o->store, &before);
     uint64_t waited = clock ? clock->wait_ns : 0;
-    TRY(o->tier.resident && !o->hook && !o->force ? resident(&j)
-        : o->unified                              ? gpu_unified_moe(&j)
-                                                  : gpu_streamed(&j));
+    TRY(on_card ? resident(&j) : o->unified ? gpu_unified_moe(&j) : gpu_streamed(&j));
     TRY(combine(&j));
     if (!clock) return err_none();
     if (o->store) expert_store_stats_get(o->store, &after);

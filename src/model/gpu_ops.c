@@ -346,7 +346,7 @@ static void cut_experts(gpu_ops *o, gpu_cutter *s, size_t F) {
     o->outs = gpu_cut(s, experts ? pairs * (size_t)c->hidden * F : 0);
     o->look_x = gpu_cut(s, (size_t)c->hidden * F);
     o->look_p = gpu_cut(s, experts * F);
-    o->look_ids = gpu_cut(s, 2 * (size_t)o->o.experts_per_token * sizeof(int));
+    o->look_gates = gpu_cut(s, (size_t)o->o.experts_per_token * F);
     o->gate_mid = gpu_cut(s, inner * F);
     o->up_mid = gpu_cut(s, inner * F);
 }

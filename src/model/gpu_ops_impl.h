@@ -95,7 +95,7 @@ typedef struct gpu_use {
     bool asked, now, done; /* now: in the next pass; done: its pass was launched */
     bool held;             /* the store's pin is still ours, and not yet one of the tier's */
     bool here;             /* the processor computes it */
-    int group;             /* of uploads; 0: was in a slot */
+    int group;             /* which launch: gpu_stream.c */
     gpu_addr base;         /* unified memory: where its first part is, and how the others lie */
     expert_layout layout;
 } gpu_use;
@@ -105,7 +105,8 @@ typedef struct gpu_moe_job {
     struct gpu_ops *o;
     const batch *b;
     const layer_weights *w;
-    int layer; /* of the model */
+    int layer;   /* of the model */
+    bool direct; /* the router writes the ids to the host, which looks at nothing else */
     int n_held, n_left;
     int n_groups, in_group; /* of uploads since the last launch; experts of the last one */
 } gpu_moe_job;
@@ -185,6 +186,8 @@ struct gpu_ops {
     int32_t guesses[GUESSES_MAX]; /* keys that were uploaded on a guess for the layer to come */
     int n_guesses;
     bool guess_open; /* the compute queue has not waited for them yet */
+    bool look_open;  /* the guess for layer look_layer has not been looked at yet */
+    int look_layer;
 
     /* sessions: slot s */
     gpu_addr kv, recurrent;
@@ -204,7 +207,7 @@ struct gpu_ops {
     gpu_addr mid, outs, gate_mid, up_mid;     /* [N * k, inner], [N * k, hidden], [N, inner] x 2 */
     gpu_addr logits;                          /* [sessions, vocab] */
     gpu_addr top[2];                          /* keys of the highest, taken in turn */
-    gpu_addr look_x, look_p, look_ids;        /* [hidden], [experts], [k] x 2 */
+    gpu_addr look_x, look_p, look_gates;      /* [hidden], [experts], [k] */
     gpu_addr cosines, sines;                  /* [context, dims / 2] */
     gpu_addr step_addr;
     size_t step_bytes, passes_bytes;
@@ -277,7 +280,9 @@ err gpu_mlp(ops *face, const batch *b, int layer) MUST_USE;
 
 /* gpu_moe.c */
 err gpu_moe(ops *face, const batch *b, int layer) MUST_USE;
-/* The ids that the router chose, on the host; everything before this layer is done then. */
+/* The ids that the router chose are on their way to the host, with what can run meanwhile behind
+ * them; and they have come: everything before this layer is done then. */
+err gpu_moe_ask(const gpu_moe_job *j) MUST_USE;
 err gpu_moe_ids(const gpu_moe_job *j) MUST_USE;
 /* The pairs sorted by expert; o->uses. */
 void gpu_moe_sort(gpu_moe_job *j);
@@ -297,6 +302,8 @@ err gpu_moe_send(gpu_ops *o) MUST_USE;
  * both are one place. */
 err gpu_words_out(gpu_ops *o, void *host, gpu_addr from, size_t bytes) MUST_USE;
 err gpu_words_in(gpu_ops *o, gpu_addr to, const void *host, size_t bytes) MUST_USE;
+/* Where the device sees something in `pinned`. */
+gpu_addr gpu_pinned_at(const gpu_ops *o, const void *host);
 
 /* gpu_stream.c */
 err gpu_streamed(gpu_moe_job *j) MUST_USE;
@@ -313,9 +320,11 @@ err gpu_share_open(gpu_ops *o) MUST_USE;
 void gpu_share_close(gpu_share *s);
 
 /* gpu_look.c: launches that guess the next layer's choice, beside this one's; what to do with it
- * once this layer is launched; and whether the guesses for this layer came true. */
+ * once this layer is launched; once more where it was not there yet, before the next layer's
+ * router; and whether the guesses for this layer came true. */
 err gpu_look_launch(const gpu_moe_job *j) MUST_USE;
 err gpu_look_ahead(const gpu_moe_job *j) MUST_USE;
+err gpu_look_again(gpu_ops *o) MUST_USE;
 int gpu_look_outcome(const gpu_moe_job *j); /* how many of them */
 
 /* gpu_tier.c: n_slots 0 is a model without experts. */

@@ -2,13 +2,17 @@
  * there.
  *
  *     host     ids of the router |wait| uploads, launches      -- the only wait of a layer whose
- *     upload                            [miss][miss][miss]..[guess]        experts are in memory
- *     compute  router, shared expert    [hits]  [misses 1-4]  [5-8]  combine, next attention ...
+ *     upload   [guess for this layer]   [miss][miss][miss]..[guess for the next]   experts are in
+ *     compute  router, next's guess ..  [hits] [guessed] [misses 1-4] .. [last]  combine    memory
  *     download                          [an expert that changes places]
  *
- * Experts in a slot are computed first, the others in groups as they arrive: those in the store's
- * (pinned) memory are uploaded at once, those on disk when their read has ended. Every (row,
- * expert) has its own output, so the groups do not show in the result.
+ * Experts in a slot are computed first, then those that came on a guess, the others in groups as
+ * they arrive: those in the store's (pinned) memory are uploaded at once, those on disk when their
+ * read has ended. Every (row, expert) has its own output, so the groups do not show in the result.
+ *
+ * The bus is to be busy all the time. So the host tells the card at once what it has for it
+ * (gpu_queue_flush), does what needs no ids before they come (prepare) and what nobody waits for
+ * (changing places) last.
  *
  * With fm_options.cpu_experts the processor computes some of them meanwhile (gpu_share.c).
  *
@@ -23,8 +27,12 @@
 #define PASS_HEAD         16 /* bytes before the gpu_active of a pass */
 #define EXPERTS_A_REQUEST 64
 #define FEW_ROWS          8 /* up to here a step is tokens of a few streams, not a prompt */
-#define GROUP_FEW         4 /* experts a group: the last group's work is what nothing hides */
+#define GROUP_FEW         4 /* experts a group; the last one, whose work nothing hides, is alone */
 #define GROUP_MANY        8
+
+/* gpu_use.group: was in a slot; came there on a guess, or is on its way; 2 and up: uploads. */
+#define GROUP_GUESSED 1
+#define GROUPS        (UPLOAD_GROUPS + 2)
 
 static int key_of(const gpu_moe_job *j, const gpu_use *u) {
     return j->w->sparse_index * j->o->tier.n_experts + u->id;
@@ -32,7 +40,7 @@ static int key_of(const gpu_moe_job *j, const gpu_use *u) {
 
 /* ---- launches ---- */
 
-/* The plan of a group's experts; *n of them. */
+/* The plan of a group's experts, e->max_active of them. */
 static void plan_pass(gpu_moe_job *j, int group, args_experts *e) {
     gpu_ops *o = j->o;
     gpu_tier *t = &o->tier;
@@ -49,6 +57,8 @@ static void plan_pass(gpu_moe_job *j, int group, args_experts *e) {
         u->now = false;
         u->done = true;
     }
+    *e = (args_experts){0};
+    if (!n) return;
     head[0] = n;
     j->n_left -= n;
     o->passes_used = round_up(at + PASS_HEAD + (size_t)n * sizeof(gpu_active), 16);
@@ -60,17 +70,6 @@ static void plan_pass(gpu_moe_job *j, int group, args_experts *e) {
                         .max_active = n};
 }
 
-/* What an upload on a guess brought is used by the first pass. */
-static bool uses_guesses(const gpu_moe_job *j) {
-    const gpu_ops *o = j->o;
-    for (int i = 0; o->guess_open && i < o->n_uses; i++) {
-        const gpu_use *u = &o->uses[i];
-        int slot = o->tier.slot_of[key_of(j, u)];
-        if (u->now && !u->group && o->tier.slots[slot].state == VRAM_STAGED) return true;
-    }
-    return false;
-}
-
 static err follow_guesses(gpu_ops *o) {
     if (!o->guess_open) return err_none();
     o->guess_open = false;
@@ -80,28 +79,36 @@ static err follow_guesses(gpu_ops *o) {
 /* Launches all uses that are marked `now`, group by group. */
 static err launch(gpu_moe_job *j) {
     gpu_ops *o = j->o;
-    args_experts pass[UPLOAD_GROUPS + 1];
+    args_experts pass[GROUPS];
     if (j->in_group) TRY(gpu_event_record(o->upload, o->uploaded[j->n_groups++]));
-    if (uses_guesses(j)) TRY(follow_guesses(o));
-    for (int g = 0; g <= j->n_groups; g++) plan_pass(j, g, &pass[g]);
+    int n = GROUP_GUESSED + 1 + j->n_groups;
+    for (int g = 0; g < n; g++) plan_pass(j, g, &pass[g]);
     TRY(gpu_moe_send(o));
-    for (int g = 0; g <= j->n_groups; g++) {
-        if (g) TRY(gpu_event_follow(o->compute, o->uploaded[g - 1]));
-        if (pass[g].max_active)
-            TRY(gpu_moe_experts(j, &o->tier.layouts[j->w->sparse_index], pass[g]));
+    for (int g = 0; g < n; g++) {
+        if (!pass[g].max_active) continue;
+        if (g == GROUP_GUESSED) TRY(follow_guesses(o));
+        if (g > GROUP_GUESSED)
+            TRY(gpu_event_follow(o->compute, o->uploaded[g - GROUP_GUESSED - 1]));
+        TRY(gpu_moe_experts(j, &o->tier.layouts[j->w->sparse_index], pass[g]));
     }
     j->n_groups = j->in_group = 0;
     /* For slots that this layer wants again. */
-    return j->n_left ? gpu_event_record(o->compute, o->launched) : err_none();
+    if (j->n_left) TRY(gpu_event_record(o->compute, o->launched));
+    return gpu_queue_flush(o->compute);
 }
 
 /* ---- experts that are in no slot ---- */
 
-/* Marks what is in a slot, for the first launch. */
+/* While the ids are on their way: both histories of this layer's experts grow older. */
+static void prepare(const gpu_moe_job *j) {
+    cache_request(&j->o->tier.cache, j->w->sparse_index);
+    expert_store_note(j->o->store, j->w->sparse_index, NULL, 0);
+}
+
+/* Marks what is in a slot, for the first launches. */
 static void find_hits(gpu_moe_job *j) {
     gpu_ops *o = j->o;
     gpu_tier *t = &o->tier;
-    cache_request(&t->cache, j->w->sparse_index);
     o->stats.requests += (uint64_t)o->n_uses;
     for (int i = 0; i < o->n_uses; i++) {
         gpu_use *u = &o->uses[i];
@@ -112,6 +119,7 @@ static void find_hits(gpu_moe_job *j) {
         expert_store_note(o->store, j->w->sparse_index, &u->id, 1);
         t->slots[slot].pending = true;
         u->now = true;
+        if (o->guess_open && t->slots[slot].state == VRAM_STAGED) u->group = GROUP_GUESSED;
         o->stats.hits++;
     }
 }
@@ -150,8 +158,10 @@ static err load(gpu_moe_job *j, gpu_use *u, bool *full) {
     TRY(e);
     TRY(gpu_tier_upload(o, slot, &view, 0));
     u->now = true;
-    u->group = j->n_groups + 1;
-    if (++j->in_group < (j->b->rows <= FEW_ROWS ? GROUP_FEW : GROUP_MANY)) return err_none();
+    u->group = GROUP_GUESSED + 1 + j->n_groups;
+    bool few = j->b->rows <= FEW_ROWS;
+    bool one_left = few && j->n_held == 1 && j->n_groups + 1 < UPLOAD_GROUPS;
+    if (++j->in_group < (few ? GROUP_FEW : GROUP_MANY) && !one_left) return err_none();
     j->in_group = 0;
     return gpu_event_record(o->upload, o->uploaded[j->n_groups++]);
 }
@@ -218,6 +228,8 @@ static void give_slots(const gpu_moe_job *j) {
 
 err gpu_streamed(gpu_moe_job *j) {
     gpu_ops *o = j->o;
+    TRY(gpu_moe_ask(j));
+    prepare(j);
     TRY(gpu_moe_ids(j));
     gpu_tier_settle(o);
     gpu_moe_sort(j);
@@ -230,7 +242,8 @@ err gpu_streamed(gpu_moe_job *j) {
         expert_store_release(o->store, j->w->sparse_index, o->uses[i].id);
     }
     if (!e.code) e = follow_guesses(o);
+    if (!e.code) e = gpu_look_ahead(j);
     if (!e.code) e = promote(j);
     give_slots(j);
-    return e.code ? e : gpu_look_ahead(j);
+    return e;
 }

@@ -345,6 +345,7 @@ err gpu_tier_forget(gpu_ops *o) {
     err e = gpu_tier_drain(o);
     for (int i = 0; i < o->tier.n_slots; i++) o->tier.slots[i].pending = false;
     o->n_guesses = 0;
+    o->look_open = false;
     return e;
 }
 
@@ -364,9 +365,10 @@ static bool lend_with_pin(gpu_ops *o, int key) {
 
 err gpu_tier_promote(gpu_ops *o, int key) {
     gpu_tier *t = &o->tier;
-    int slot = t->slot_of[key], worst = cache_worst(&t->cache);
+    int slot = t->slot_of[key];
     uint8_t *part[EXPERT_PARTS_MAX];
     if (slot < 0 || t->slots[slot].state != VRAM_STAGED) return err_none();
+    int worst = cache_worst(&t->cache);
     if (worst < 0 || !cache_before(&t->cache, worst, key)) return err_none();
     if (!lend_with_pin(o, key)) return err_none();
     cache_remove(&t->cache, worst);

@@ -289,6 +289,7 @@ static err run_arrived(gpu_moe_job *j, bool all) {
 
 err gpu_unified_moe(gpu_moe_job *j) {
     gpu_ops *o = j->o;
+    TRY(gpu_moe_ask(j));
     TRY(gpu_moe_ids(j));
     gpu_unified_let_go(o); /* the ids have come: nothing before this layer is still running */
     gpu_moe_sort(j);

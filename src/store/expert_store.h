@@ -133,7 +133,8 @@ bool expert_store_idle(expert_store *s, int milliseconds);
 
 /* ---- below a faster memory (a card's) that holds experts instead of this one ---- */
 
-/* These experts of the layer are used there now: the eviction policy's history, nothing else. */
+/* These experts of the layer (n may be 0) are used there now: the eviction policy's history,
+ * nothing else. */
 void expert_store_note(expert_store *s, int layer, const int *ids, int n);
 /* If the expert is in memory and complete: pins it, as a request does, but counts as none. */
 bool expert_store_borrow(expert_store *s, int layer, int id, expert_view *out);

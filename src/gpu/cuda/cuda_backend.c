@@ -225,6 +225,8 @@ static void cuda_queue_close(gpu_queue *base) {
 
 static void cuda_queue_lean(gpu_queue *q) { ((cuda_queue *)(void *)q)->lean = true; }
 
+static err cuda_queue_flush(gpu_queue *q) { return cuda_flush(q); }
+
 static err cuda_queue_wait(gpu_queue *q) {
     cuda_device *d = device_of(q->device);
     TRY(enter(d));
@@ -422,6 +424,7 @@ const gpu_backend *gpu_backend_cuda(void) {
         .queue_open = cuda_queue_open,
         .queue_close = cuda_queue_close,
         .queue_lean = cuda_queue_lean,
+        .queue_flush = cuda_queue_flush,
         .queue_wait = cuda_queue_wait,
         .copy_in = cuda_copy_in,
         .copy_out = cuda_copy_out,
