@@ -5,8 +5,9 @@
  *     decode    N random tokens one by one from an empty session, nothing sampled
  *
  * Both after a warm-up of all experts: one prompt that is not counted. Beside decode stands what
- * memory allows: the bytes that a token touches and how fast as many threads read memory, measured
- * in turns with the decode runs. */
+ * memory allows: the bytes that a token touches and how fast as many threads read memory, from end
+ * to end and for the experts' part in blocks at random places, measured in turns with the decode
+ * runs. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,27 +143,46 @@ static fm_error all_prefill(bench *b) {
     return (fm_error){FM_OK, ""};
 }
 
+/* The middle of the sorted runs, with the lowest and the highest. */
+static double middle(double *rates, int runs) {
+    qsort(rates, (size_t)runs, sizeof *rates, by_value);
+    printf(" %.1f to %.1f, median %.1f GB/s", rates[0] * 1e-9, rates[runs - 1] * 1e-9,
+           rates[runs / 2] * 1e-9);
+    return rates[runs / 2];
+}
+
+/* speed: the median. memory and blocks: of each run, bytes a second. */
+static void print_limits(const bench *b, double speed, double *memory, double *blocks) {
+    double trunk = (double)b->p.trunk_bytes_token, experts = (double)b->p.expert_bytes_token;
+    printf("  %.3f GB a token; memory reads", (trunk + experts) * 1e-9);
+    double limit = middle(memory, b->s.runs) / (trunk + experts);
+    printf(": limit %.2f tok/s, reached %.0f %%\n", limit, 100 * speed / limit);
+    if (!experts) return;
+    printf("  %.3f GB of it experts; blocks of %.0f KiB at random places", experts * 1e-9,
+           (double)b->p.expert_bytes / 3 / 1024);
+    double rate = middle(blocks, b->s.runs);
+    limit = 1 / (trunk / memory[b->s.runs / 2] + experts / rate);
+    printf(": limit %.2f tok/s, reached %.0f %%\n", limit, 100 * speed / limit);
+}
+
 static fm_error all_decode(bench *b) {
-    double speed[RUNS_MAX], memory[RUNS_MAX];
+    double speed[RUNS_MAX], memory[RUNS_MAX], blocks[RUNS_MAX];
     int n = b->s.tokens, runs = b->s.runs;
     for (int i = 0; i < runs; i++) {
         fm_machine machine;
         if (!my_turn(b)) return (fm_error){FM_OK, ""};
         fm_error e = fm_machine_measure(NULL, b->m.threads, 0.5, &machine);
+        if (!e.code && b->p.expert_bytes)
+            e = fm_machine_measure_blocks(b->m.threads, b->p.expert_bytes / 3, 0.5, &blocks[i]);
         draw(b, 1042 + (uint64_t)i);
         if (!e.code) e = decode(b, n, &speed[i]);
         if (e.code) return e;
-        memory[i] = machine.memory_read * 1e-9;
+        memory[i] = machine.memory_read;
         print_turn(b, "decode", speed[i]);
     }
     print_runs("decode", n, speed, runs);
     if (b->s.timing) print_timing(b, n);
-    double touched = (double)(b->p.trunk_bytes_token + b->p.expert_bytes_token) * 1e-9;
-    qsort(memory, (size_t)runs, sizeof *memory, by_value);
-    printf("  %.3f GB a token; memory reads %.1f to %.1f, median %.1f GB/s: limit %.2f tok/s, "
-           "reached %.0f %%\n",
-           touched, memory[0], memory[runs - 1], memory[runs / 2], memory[runs / 2] / touched,
-           100 * speed[runs / 2] * touched / memory[runs / 2]);
+    print_limits(b, speed[runs / 2], memory, blocks);
     return (fm_error){FM_OK, ""};
 }
 

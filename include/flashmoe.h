@@ -519,9 +519,14 @@ typedef struct fm_machine {
 } fm_machine;
 
 /* threads 0: one per processor. model_dir NULL: memory only. Takes about `seconds` for each of the
- * two and up to 256 MiB while it runs. */
+ * two and up to 512 MiB while it runs. */
 FM_API fm_error fm_machine_measure(const char *model_dir, int threads, double seconds,
                                    fm_machine *out);
+
+/* Bytes a second of the same sums over blocks of so many bytes (at least 64) at random places of 1
+ * GiB, or of a quarter of the free memory where that is less: what can be had of matrices that lie
+ * where they happen to, as experts do. *rate is 0 on error. */
+FM_API fm_error fm_machine_measure_blocks(int threads, size_t block, double seconds, double *rate);
 
 #ifdef __cplusplus
 }

@@ -17,6 +17,7 @@ typedef struct model {
     fm_plan p;
     int32_t *ids;   /* [context], owned */
     route_log *log; /* NULL: nothing is read while decoding */
+    double blocks;  /* bytes a second of an expert's matrices at random places; 0: not measured */
 } model;
 
 static int model_close(model *m, int code) {
@@ -102,6 +103,19 @@ static void add_streaming(bench *b, model *m, int n, double seconds) {
     bench_add(b, &row);
 }
 
+/* Experts lie where they happen to, and such reads are slower than one from end to end: both limits
+ * stand beside a model whose experts are all in memory. */
+static void add_random(bench *b, const model *m, const bench_row *decode) {
+    double experts = (double)m->p.expert_bytes_token;
+    bench_row row = *decode;
+    double seconds = (double)m->p.trunk_bytes_token / b->machine.memory_read + experts / m->blocks;
+    row.limit = 1 / seconds;
+    row.bound = "memory, experts at random places";
+    snprintf(row.what, sizeof row.what, "  experts in %.0f KiB at random places %.1f GB/s",
+             (double)m->p.expert_bytes / 3 / 1024, m->blocks * 1e-9);
+    bench_add(b, &row);
+}
+
 /* One decode figure: n tokens after `context`. */
 static fm_error add_decode(bench *b, model *m, int context, int n) {
     double *seconds = calloc((size_t)n, sizeof *seconds);
@@ -117,6 +131,7 @@ static fm_error add_decode(bench *b, model *m, int context, int n) {
     snprintf(row.what, sizeof row.what, "decode after %d tokens, %s a token read", context,
              size_text(missed, read));
     if (!e.code) bench_add(b, &row);
+    if (!e.code && m->blocks > 0) add_random(b, m, &row);
     if (!e.code) add_streaming(b, m, n, sum(seconds, n));
     free(seconds);
     return e;
@@ -130,6 +145,8 @@ int bench_decode(bench *b) {
     fm_error e = {FM_OK, ""};
     int n = b->a->tokens, last = m.m.context - n - 2;
     if (last < 1) return model_close(&m, bench_fail(b, "the context window is too short"));
+    if (m.p.resident && m.p.expert_bytes && !m.m.gpu)
+        e = fm_machine_measure_blocks(b->machine.threads, m.p.expert_bytes / 3, 0.5, &m.blocks);
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0] && !e.code; i++) {
         bool fits = lengths[i] <= last;
         if (!fits && i > 0 && lengths[i - 1] >= last) break;

@@ -1,10 +1,10 @@
 /* measure.c: how fast memory and disk of this machine are, right now.
  *
  * Memory: a buffer much larger than the caches is summed by all threads, again and again, until
- * the time is over. Disk: blocks at random offsets of the largest model file are read by several
- * threads at once past the page cache, which is how experts are read. Both are what a token can at
- * best be bounded by, so they are measured the way the engine works, not the way a data sheet
- * would. */
+ * the time is over: from end to end, or in blocks at random places, as experts lie. Disk: blocks at
+ * random offsets of the largest model file are read by several threads at once past the page cache,
+ * which is how experts are read. Both are what a token can at best be bounded by, so they are
+ * measured the way the engine works, not the way a data sheet would. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +20,10 @@
 #include "base/pool.h"
 #include "engine/fm_error.h"
 
-#define MEMORY_BYTES ((size_t)512 << 20) /* a large last-level cache holds a good part of less */
+#define MEMORY_BYTES ((size_t)512 << 20)  /* a large last-level cache holds a good part of less */
+#define BLOCKS_BYTES ((size_t)1024 << 20) /* blocks come again by chance: the more the less so */
+#define MEMORY_PIECE ((size_t)512 << 10)  /* between two looks at the clock */
+#define LINE         64
 #define DISK_BLOCK   ((size_t)2 << 20)
 #define DISK_THREADS 8
 #define DISK_ALIGN   4096
@@ -28,8 +31,10 @@
 /* ---- memory ------------------------------------------------------------- */
 
 typedef struct memory_run {
-    const uint64_t *words;
-    size_t n_words; /* of one task's share */
+    const uint8_t *buffer;
+    size_t share; /* bytes of one task */
+    size_t block; /* bytes of a block at a random place; 0: the shares from end to end */
+    size_t places;
     uint64_t deadline;
     struct {
         uint64_t bytes, sum; /* the sum keeps the compiler from dropping the reads */
@@ -49,41 +54,53 @@ static uint64_t sum_words(const uint64_t *w, size_t n) {
 static void memory_task(void *ctx, int task, int worker) {
     memory_run *r = ctx;
     (void)worker;
-    const uint64_t *mine = r->words + (size_t)task * r->n_words;
-    const size_t piece = (size_t)1 << 16;
+    rng random;
+    rng_seed(&random, (uint64_t)task);
+    const uint8_t *mine = r->buffer + (size_t)task * r->share;
     uint64_t bytes = 0, sum = 0;
-    for (size_t at = 0; os_now_ns() < r->deadline; at = at + piece < r->n_words ? at + piece : 0) {
-        size_t n = size_min(piece, r->n_words - at);
-        sum += sum_words(mine + at, n);
-        bytes += n * 8;
+    for (size_t at = 0; os_now_ns() < r->deadline;) {
+        const uint8_t *from = mine + at;
+        size_t n = size_min(MEMORY_PIECE, r->share - at);
+        if (r->block) {
+            from = r->buffer + rng_next(&random) % r->places * LINE;
+            n = r->block;
+        } else {
+            at = at + n < r->share ? at + n : 0;
+        }
+        sum += sum_words((const uint64_t *)(const void *)from, n / sizeof(uint64_t));
+        bytes += n;
     }
     r->of[task].bytes = bytes;
     r->of[task].sum = sum;
 }
 
-static err measure_memory(int threads, double seconds, fm_machine *out) {
+/* block 0: from end to end. */
+static err measure_memory(int *threads, size_t block, double seconds, double *rate) {
     os_memory m;
     os_memory_get(&m);
-    size_t bytes = size_min(MEMORY_BYTES, m.available / 4) & ~(size_t)0xfffff;
-    if (bytes < ((size_t)16 << 20))
+    size_t wish = block ? BLOCKS_BYTES : MEMORY_BYTES;
+    size_t bytes = size_min(wish, m.available / 4) & ~(size_t)0xfffff;
+    if (bytes < ((size_t)16 << 20) || bytes < block)
         return err_make(ERR_NOMEM, "too little free memory to measure its speed");
     memory_run *r = calloc(1, sizeof *r);
     void *buffer = NULL;
     pool *p = NULL;
     err e = r ? os_map(bytes, true, &buffer) : err_make(ERR_NOMEM, "no memory");
-    if (!e.code) e = pool_open(threads, &p);
+    if (!e.code) e = pool_open(*threads, &p);
     if (!e.code) {
         memset(buffer, 1, bytes);
         int n = pool_threads(p);
-        r->words = buffer;
-        r->n_words = bytes / 8 / (size_t)n;
+        r->buffer = buffer;
+        r->share = bytes / (size_t)n / LINE * LINE;
+        r->block = block;
+        r->places = (bytes - block) / LINE + 1;
         uint64_t begin = os_now_ns(), total = 0;
         r->deadline = begin + (uint64_t)(seconds * 1e9);
         pool_run(p, memory_task, r, n);
         double took = (double)(os_now_ns() - begin) * 1e-9;
         for (int i = 0; i < n; i++) total += r->of[i].bytes;
-        out->memory_read = (double)total / took;
-        out->threads = n;
+        *rate = (double)total / took;
+        *threads = n;
     }
     pool_close(p);
     if (buffer) os_unmap(buffer, bytes);
@@ -209,14 +226,30 @@ static err measure_disk(const char *dir, double seconds, fm_machine *out) {
     return e;
 }
 
+static err check_seconds(double seconds) {
+    if (seconds > 0 && seconds <= 60) return err_none();
+    return err_make(ERR_ARG, "seconds is %g; it must be above 0 and at most 60", seconds);
+}
+
 static err measure(const char *dir, int threads, double seconds, fm_machine *out) {
-    *out = (fm_machine){0};
-    if (!(seconds > 0 && seconds <= 60))
-        return err_make(ERR_ARG, "seconds is %g; it must be above 0 and at most 60", seconds);
-    TRY(measure_memory(threads, seconds, out));
+    *out = (fm_machine){.threads = threads};
+    TRY(check_seconds(seconds));
+    TRY(measure_memory(&out->threads, 0, seconds, &out->memory_read));
     return dir ? measure_disk(dir, seconds, out) : err_none();
+}
+
+static err measure_blocks(int threads, size_t block, double seconds, double *rate) {
+    *rate = 0;
+    TRY(check_seconds(seconds));
+    block = block / LINE * LINE;
+    if (!block) return err_make(ERR_ARG, "blocks of less than %d bytes cannot be measured", LINE);
+    return measure_memory(&threads, block, seconds, rate);
 }
 
 fm_error fm_machine_measure(const char *model_dir, int threads, double seconds, fm_machine *out) {
     return FM_WRAP(measure(model_dir, threads, seconds, out));
+}
+
+fm_error fm_machine_measure_blocks(int threads, size_t block, double seconds, double *rate) {
+    return FM_WRAP(measure_blocks(threads, block, seconds, rate));
 }

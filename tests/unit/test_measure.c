@@ -20,6 +20,21 @@ static void memory_only(void **unused) {
     assert_true(m.disk_read == 0);
 }
 
+static void blocks(void **unused) {
+    (void)unused;
+    double rate = 0;
+    static const size_t sizes[] = {64, 100, 1 << 20};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        fm_error e = fm_machine_measure_blocks(2, sizes[i], 0.02, &rate);
+        if (e.code) fail_msg("%s", e.text);
+        assert_true(rate > 1e5 && rate < 1e13);
+    }
+    assert_int_equal(fm_machine_measure_blocks(2, 63, 0.02, &rate).code, FM_ERR_ARG);
+    assert_true(rate == 0);
+    assert_int_equal(fm_machine_measure_blocks(2, 1 << 20, 61, &rate).code, FM_ERR_ARG);
+    assert_int_equal(fm_machine_measure_blocks(2, (size_t)1 << 45, 0.02, &rate).code, FM_ERR_NOMEM);
+}
+
 static void with_disk(void **unused) {
     (void)unused;
     char path[SCRATCH_PATH];
@@ -50,6 +65,7 @@ static void refusals(void **unused) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_only),
+        cmocka_unit_test(blocks),
         cmocka_unit_test_setup_teardown(with_disk, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(refusals, scratch_open, scratch_close),
     };
