@@ -12,7 +12,7 @@
 
 /* Room in the arena; NULL while measuring. */
 static void *take(loader *l, size_t bytes) {
-    size_t at = round_up(l->used, WEIGHTS_ALIGN);
+    size_t at = round_up(l->used, bytes >= WEIGHTS_LARGE ? WEIGHTS_PAGE : WEIGHTS_ALIGN);
     l->used = at + bytes;
     assert(!l->base || l->used <= l->w->trunk.size);
     return l->base ? l->base + at : NULL;

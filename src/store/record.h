@@ -12,8 +12,10 @@
  * the run at its final place at once: the layout of a slot is the same however it was read.
  *
  * Weights off the cache lines cost a fifth to a quarter of the speed at which memory can be
- * multiplied (docs/MEASURED.md, "CPU kernels"). So where an expert is read once and stays, align is
- * a line; where experts come and go, moving every one would cost more than it brings. */
+ * multiplied, on lines but off the pages up to a seventh (docs/MEASURED.md, "Where a decoded
+ * token's time goes"). So where an expert is read once and stays, align is a page; where experts
+ * come and go, moving every one would cost more than it brings.
+ */
 #ifndef STORE_RECORD_H
 #define STORE_RECORD_H
 
@@ -37,7 +39,7 @@ typedef struct record {
 } record;
 
 #define RECORD_ALIGN_LEAST 4
-#define RECORD_ALIGN_MOST  64
+#define RECORD_ALIGN_MOST  IO_ALIGN
 
 /* parts [n_parts], checked by record_check; align is a power of 2, LEAST to MOST. Sizes do not
  * depend on it. */
