@@ -1,7 +1,8 @@
 /* bench_pack.c: benchmark pack: packs the model into a folder that is removed again, and verifies
- * it there (verify --deep), between two measurements of what the disk does with the same number of
- * bytes: reading the source, writing beside the result and flushing. Fewer bytes would not do: the
- * first gigabytes of writing may go no further than some cache below this system. */
+ * it there (verify --deep), between two measurements of what the disk does with as many bytes:
+ * reading those of the source, writing those of the result and flushing. Fewer bytes would not do:
+ * the first gigabytes of writing may go no further than some cache below this system, and what is
+ * read once more may come out of one. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,12 +23,12 @@
 #define WRITE_BYTES   ((size_t)16 << 20)
 #define READ_BLOCK    (1u << 20)
 #define READ_DEPTH    32
-#define BYTES_MAX     ((uint64_t)8 << 30) /* read and written, each, before and again after */
+#define BYTES_MAX     ((uint64_t)8 << 30) /* each time, of reading and of writing */
 #define MEMORY_PASSES 4 /* over each byte: copied (read, fetched, written), summed */
 
-typedef struct limits { /* seconds that the disk alone needs for `bytes` */
-    uint64_t bytes;
-    double read, write;
+typedef struct limits { /* what the disk alone did, in bytes, and seconds */
+    double read_bytes, written_bytes;
+    double reading, writing;
 } limits;
 
 /* ---- writing ------------------------------------------------------------ */
@@ -84,7 +85,14 @@ static err time_writing(const char *dir, int n, double *seconds) {
     return e;
 }
 
-static err time_reading(const bench_files *files, uint64_t bytes, double *seconds) {
+static double source_bytes(const bench_files *f) {
+    double sum = 0;
+    struct stat s;
+    for (int i = 0; i < f->n; i++) sum += stat(f->list[i], &s) == 0 ? (double)s.st_size : 0;
+    return sum;
+}
+
+static err time_reading(const bench_files *files, uint64_t bytes, limits *out) {
     io_options files_of = {.paths = files->list, .n_files = files->n, .depth = READ_DEPTH};
     io *probe;
     TRY(io_open_first(&files_of, &probe));
@@ -98,16 +106,19 @@ static err time_reading(const bench_files *files, uint64_t bytes, double *second
                           .sequential = true};
     io_bench_result result;
     TRY(io_bench(&o, &result));
-    *seconds += result.seconds;
+    out->reading += result.seconds;
+    out->read_bytes += (double)result.bytes;
     return err_none();
 }
 
-static err measure(const bench_files *files, const char *dir, uint64_t bytes, limits *out) {
-    int n = (int)(bytes / WRITE_BYTES) + 1;
-    bytes = (uint64_t)n * WRITE_BYTES;
-    TRY(time_reading(files, bytes, &out->read));
-    TRY(time_writing(dir, n, &out->write));
-    out->bytes += bytes;
+/* All of the source; of the result one half before packing, the other half after. */
+static err measure(const bench_files *files, const char *dir, const fm_pack_report *p,
+                   limits *out) {
+    uint64_t source = (uint64_t)source_bytes(files), half = (p->experts_bytes + p->trunk_bytes) / 2;
+    int n = (int)((half < BYTES_MAX ? half : BYTES_MAX) / WRITE_BYTES) + 1;
+    TRY(time_reading(files, source < BYTES_MAX ? source : BYTES_MAX, out));
+    TRY(time_writing(dir, n, &out->writing));
+    out->written_bytes += (double)n * (double)WRITE_BYTES;
     return err_none();
 }
 
@@ -121,8 +132,8 @@ static void add(bench *b, const char *what, double value, double limit, const ch
 
 static void report(bench *b, const limits *m, const fm_pack_report *p, double source,
                    const double seconds[2]) {
-    double result = (double)p->written, bytes = (double)m->bytes;
-    double read = bytes / m->read, write = bytes / m->write;
+    double result = (double)p->written;
+    double read = m->read_bytes / m->reading, write = m->written_bytes / m->writing;
     double memory = b->machine.memory_read / MEMORY_PASSES;
     add(b, "disk, the source read", read, 0, NULL);
     add(b, "disk, the result written", write, 0, NULL);
@@ -134,13 +145,6 @@ static void report(bench *b, const limits *m, const fm_pack_report *p, double so
     add(b, "packing, bytes of the result", result / seconds[0], limit, bound);
     limit = read < b->machine.memory_read ? read : b->machine.memory_read;
     add(b, "verify --deep", result / seconds[1], limit, limit < read ? "memory" : "disk read");
-}
-
-static double source_bytes(const bench_files *f) {
-    double sum = 0;
-    struct stat s;
-    for (int i = 0; i < f->n; i++) sum += stat(f->list[i], &s) == 0 ? (double)s.st_size : 0;
-    return sum;
 }
 
 static int pack_once(bench *b, const char *dir, const bench_files *files) {
@@ -155,9 +159,8 @@ static int pack_once(bench *b, const char *dir, const bench_files *files) {
     o.dry_run = true;
     fm_error packed = fm_pack(&o, &r);
     if (packed.code) return fail(b->program, &packed);
-    uint64_t half = (r.experts_bytes + r.trunk_bytes) / 2;
     limits m = {0};
-    err e = measure(files, dir, half < BYTES_MAX ? half : BYTES_MAX, &m);
+    err e = measure(files, dir, &r, &m);
     if (e.code) return bench_fail(b, e.text);
     work_bar bar;
     work_bar_begin(&bar);
@@ -173,7 +176,7 @@ static int pack_once(bench *b, const char *dir, const bench_files *files) {
     packed = fm_verify(target, true, NULL, NULL, NULL);
     seconds[1] = (double)(os_now_ns() - begin) * 1e-9;
     if (packed.code) return fail(b->program, &packed);
-    e = measure(files, dir, half < BYTES_MAX ? half : BYTES_MAX, &m);
+    e = measure(files, dir, &r, &m);
     if (e.code) return bench_fail(b, e.text);
     report(b, &m, &r, source_bytes(files), seconds);
     return 0;
