@@ -12,7 +12,7 @@
 #include "format/config.h"
 #include "model/weights.h"
 
-#define PACK_CHUNK       ((size_t)16 << 20) /* bytes of a trunk tensor in memory at once, about */
+#define PACK_CHUNK       ((size_t)2 << 20) /* bytes of a trunk tensor in memory at once, about */
 #define PACK_TRUNK_BITS  8
 #define PACK_TRUNK_GROUP 64
 #define PACK_PARTS       9
