@@ -43,6 +43,7 @@ typedef struct checkup {
     finding all[FINDINGS_MAX];
     int n;
     bool measure;
+    bool unified;    /* the GPU computes in the machine's own memory */
     const char *gpu; /* "host" with --gpu=host, for tests; NULL: the best card */
 } checkup;
 
@@ -233,6 +234,7 @@ static void check_card(checkup *k, const char *backend, int index) {
     err e = gpu_open(backend, index, &d);
     if (!e.code) e = gpu_info_get(d, &info);
     gpu_close(d);
+    k->unified |= info.unified;
     finding *o = add(k, e.code ? KNOW : GOOD, "graphics card");
     if (e.code) {
         snprintf(o->found, sizeof o->found, "%s:%d cannot be used", backend, index);
@@ -273,14 +275,16 @@ static void check_places(checkup *k, const char *dir) {
     o.gpu = k->gpu;
     if (!k->gpu && !gpu_best_backend()) return;
     fm_error e = fm_plan_get(&o, &p);
-    finding *f = add(k, e.code || !p.card ? KNOW : GOOD, "on the card");
+    bool shared = !p.card && k->unified && !k->gpu;
+    finding *f = add(k, e.code || !(p.card || shared) ? KNOW : GOOD, "on the card");
     if (e.code) {
         snprintf(f->found, sizeof f->found, "%.299s", e.text);
         return;
     }
     if (!p.card) {
-        snprintf(f->found, sizeof f->found,
-                 "nothing of this model: no layer fits, or memory is shared");
+        snprintf(f->found, sizeof f->found, "%s",
+                 shared ? "everything: the GPU shares the machine's memory and needs no copy"
+                        : "nothing of this model: no layer fits");
         return;
     }
     snprintf(f->found, sizeof f->found, "%.150s; trunk %s, %d of %d experts (%s)", p.places,
