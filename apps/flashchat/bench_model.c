@@ -8,7 +8,8 @@
 #include "base/bits.h"
 #include "benchmark.h"
 
-#define PROMPT 64 /* tokens before a decode measurement begins */
+#define PROMPT   64                  /* tokens before a decode measurement begins */
+#define NO_CACHE ((size_t)256 << 20) /* experts of fewer bytes may lie in a last-level cache */
 
 typedef struct model {
     fm_engine *engine;
@@ -145,7 +146,7 @@ int bench_decode(bench *b) {
     fm_error e = {FM_OK, ""};
     int n = b->a->tokens, last = m.m.context - n - 2;
     if (last < 1) return model_close(&m, bench_fail(b, "the context window is too short"));
-    if (m.p.resident && m.p.expert_bytes && !m.m.gpu)
+    if (m.p.resident && m.p.experts_total >= NO_CACHE && !m.m.gpu)
         e = fm_machine_measure_blocks(b->machine.threads, m.p.expert_bytes / 3, 0.5, &m.blocks);
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0] && !e.code; i++) {
         bool fits = lengths[i] <= last;
