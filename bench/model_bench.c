@@ -157,7 +157,7 @@ static void print_limits(const bench *b, double speed, double *memory, double *b
     printf("  %.3f GB a token; memory reads", (trunk + experts) * 1e-9);
     double limit = middle(memory, b->s.runs) / (trunk + experts);
     printf(": limit %.2f tok/s, reached %.0f %%\n", limit, 100 * speed / limit);
-    if (!experts) return;
+    if (b->p.expert_bytes == 0) return;
     printf("  %.3f GB of it experts; blocks of %.0f KiB at random places", experts * 1e-9,
            (double)b->p.expert_bytes / 3 / 1024);
     double rate = middle(blocks, b->s.runs);
