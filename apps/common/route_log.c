@@ -85,7 +85,6 @@ void route_log_mark(route_log *log) {
     log->mark = log->n_lists;
 }
 
-/* The lists as a trace of n lines; the caller frees t->ids. */
 static bool make_trace(const route_log *log, trace *t) {
     size_t longest = 1;
     for (size_t i = 0, from = 0; i < log->n_lists; from = log->ends[i++])
@@ -102,19 +101,26 @@ static bool make_trace(const route_log *log, trace *t) {
     return true;
 }
 
+fm_error route_log_trace(route_log *log, trace *out) {
+    *out = (trace){0};
+    end_list(log);
+    if (!log->lost && make_trace(log, out)) return (fm_error){FM_OK, ""};
+    *out = (trace){0};
+    return (fm_error){FM_ERR_NOMEM, "no memory for the requests"};
+}
+
 fm_error route_log_lru(route_log *log, double *bytes) {
     *bytes = 0;
-    end_list(log);
     trace t;
-    if (log->lost || !make_trace(log, &t))
-        return (fm_error){FM_ERR_NOMEM, "no memory for the requests"};
+    fm_error got = route_log_trace(log, &t);
+    if (got.code) return got;
     simulation s = {.cache = {.policy = CACHE_LRU},
                     .n_slots = expert_store_slots(log->engine->store)};
     simulation_result all, before;
     err e = cache_simulate(&t, &s, &all);
     t.n_tokens = (int)(log->mark / (size_t)log->n_layers);
     if (!e.code) e = cache_simulate(&t, &s, &before);
-    free(t.ids);
+    trace_close(&t);
     if (e.code) return fm_error_from(&e);
     fm_plan p;
     fm_engine_plan(log->engine, &p);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "flashmoe.h"
+#include "store/trace.h"
 
 typedef struct route_log route_log;
 
@@ -20,6 +21,8 @@ fm_error route_log_open(fm_engine *e, route_log **out);
 void route_log_close(route_log *log); /* before the engine's close */
 /* What is counted begins with the next batch; what came before only fills the cache. */
 void route_log_mark(route_log *log);
+/* All requests since open, in ascending order; trace_close when done. FM_ERR_NOMEM. */
+fm_error route_log_trace(route_log *log, trace *out);
 /* Bytes that a plain LRU with as many slots as the engine's store would have read since the mark,
  * of the same requests since open. */
 fm_error route_log_lru(route_log *log, double *bytes);

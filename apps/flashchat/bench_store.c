@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../common/route_log.h"
 #include "base/bits.h"
 #include "base/err.h"
 #include "benchmark.h"
@@ -72,25 +73,8 @@ int bench_io(bench *b) {
 
 /* ---- cache -------------------------------------------------------------- */
 
-/* A trace made now, for a model without a recorded one: what it picks while it goes on with a text
- * of its own. */
-typedef struct recorder {
-    int *ids; /* [tokens, sparse, k] */
-    int k, sparse, slot, last_layer, token, tokens;
-} recorder;
-
-static void on_routing(void *ctx, int layer, int row, const int *ids, const float *w, int k) {
-    recorder *r = ctx;
-    (void)w;
-    if (row != 0 || r->token >= r->tokens) return;
-    r->slot = layer > r->last_layer ? r->slot + 1 : 0;
-    r->last_layer = layer;
-    for (int i = 0; i < k && i < r->k && r->slot < r->sparse; i++)
-        r->ids[((size_t)r->token * (size_t)r->sparse + (size_t)r->slot) * (size_t)r->k +
-               (size_t)i] = ids[i];
-}
-
-static fm_error generate(fm_engine *e, recorder *r) {
+/* tokens of a text of the model's own. */
+static fm_error generate(fm_engine *e, int tokens) {
     fm_session *s;
     fm_sampler *sampler = NULL;
     fm_sampling p;
@@ -99,8 +83,7 @@ static fm_error generate(fm_engine *e, recorder *r) {
     fm_error error = fm_session_open(e, &s);
     if (!error.code) error = fm_sampler_open(e, &p, &sampler);
     int32_t id = 1;
-    for (r->token = 0; r->token < r->tokens && !error.code; r->token++) {
-        r->slot = r->last_layer = -1;
+    for (int i = 0; i < tokens && !error.code; i++) {
         error = fm_session_step(s, id);
         if (!error.code) error = fm_session_pick(s, sampler, NULL, &id);
     }
@@ -108,31 +91,21 @@ static fm_error generate(fm_engine *e, recorder *r) {
     return error;
 }
 
+/* A trace made now, for a model without a recorded one: what it picks while it goes on with a text
+ * of its own, on the processor, so that all experts are asked of the store. */
 static int record(bench *b, trace *t) {
-    fm_engine *e = model_open(b->program, &b->a->m, 1);
+    model_args a = b->a->m;
+    a.gpu = "off";
+    fm_engine *e = model_open(b->program, &a, 1);
     if (!e) return EXIT_FAILED;
     fm_model m;
-    fm_plan p;
     fm_model_get(e, &m);
-    fm_engine_plan(e, &p);
-    int tokens = m.context - 1 < TRACE_STEPS ? m.context - 1 : TRACE_STEPS;
-    recorder r = {.k = m.experts_per_token, .sparse = p.sparse_layers, .tokens = tokens};
-    size_t n = (size_t)tokens * (size_t)r.sparse * (size_t)r.k;
-    r.ids = n ? calloc(n, sizeof *r.ids) : NULL;
-    t->tokens = calloc((size_t)tokens, sizeof *t->tokens);
-    if (!r.ids || !t->tokens) {
-        fm_engine_close(e);
-        free(r.ids);
-        return bench_fail(b, n ? "no memory for a trace" : "this model has no experts");
-    }
-    fm_routing_hook_set(e, on_routing, &r);
-    fm_error error = generate(e, &r);
+    route_log *log;
+    fm_error error = route_log_open(e, &log);
+    if (!error.code) error = generate(e, int_min(m.context - 1, TRACE_STEPS));
+    if (!error.code) error = route_log_trace(log, t);
+    route_log_close(log);
     fm_engine_close(e);
-    t->ids = r.ids;
-    t->n_tokens = tokens;
-    t->n_layers = r.sparse;
-    t->n_experts = m.experts;
-    t->n_picks = r.k;
     return error.code ? fail(b->program, &error) : 0;
 }
 
