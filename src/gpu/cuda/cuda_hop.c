@@ -1,6 +1,6 @@
 /* cuda_hop.c: whether launches fit the kernels for capability 9.0, their shapes, their shared
- * memory. Two groups on a multiprocessor are wanted, so that a kernel's weights are on their way
- * while the kernel before it still runs: half of the shared memory when that is enough. */
+ * memory. The kernels for few vectors have a multiprocessor to themselves (128 registers a thread):
+ * a group of the next launch that waits beside them takes their bytes. */
 #include <string.h>
 
 #include "gpu/cuda/cuda_hop.h"
@@ -11,7 +11,6 @@ enum {
     X_BYTES = 528,
     X_STRIDE = 576,
     NARROW = 24,               /* vectors of the kernels with two groups on a multiprocessor */
-    GROUP_OVERHEAD = 1024,     /* of shared memory, of every group */
     PART_WANTED = 24 * 1024,   /* bytes of parts that are worth having */
     SCRATCH = 72 * 1024 * 1024 /* of a queue */
 };
@@ -65,53 +64,38 @@ static bool experts_fit(const args_experts *a) {
            a->up.bits == a->gate.bits && a->up.scales_f16 == a->gate.scales_f16;
 }
 
+/* Whether the kernels for few vectors take them: whole tiles. */
+static bool experts_few(const args_experts *a) {
+    return a->n_rows <= FEW_VECTORS && a->n_pairs <= FEW_PAIRS && a->gate.rows % 16 == 0;
+}
+
 /* ---- shared memory of the kernels for few vectors ---- */
 
-static int slot_bytes(int cols, int bits) { return cols / UNIT * (16 * 8 * bits + 64); }
+static int stage_bytes(int bits) { return 16 * (BLOCK * bits / 8 + 2 * 2 * 2); }
 static int plan_bytes(int pairs) { return over(pairs, 4) * 4 * FEW_PLAN; }
 
 static int x_bytes(int n, int cols) { return n * (cols / BLOCK) * X_STRIDE; }
 static int part_floats(int n, int cols) { return n * (cols / UNIT) * 16; }
 
-/* What a group may have where two are to fit a multiprocessor. */
-static int half_of(const cuda_device *d) {
-    return (d->shared_bytes + GROUP_OVERHEAD) / 2 - GROUP_OVERHEAD;
-}
-
-/* What a group needs: fixed bytes; for each of `most` tiles its parts and its slot. */
+/* What a group needs. */
 typedef struct room_wish {
-    int fixed, part, slot, most; /* bytes; tiles */
+    int fixed, bits; /* bytes of vectors and plan; of the weights */
+    int least, most; /* bytes of parts: needed, and of use */
 } room_wish;
 
-/* Fills slots and the parts' size; *shared is the sum. False: too large. */
+/* Rings as deep as there is room for, then parts. What is fixed lies after the rings, at plan_at.
+ * *shared is the sum. False: too large. */
 static bool make_room(const cuda_device *d, const room_wish *w, few_room *r, int *shared) {
-    int half = half_of(d);
-    int slots_least = min_int(3, w->most), budget = half;
-    int least = FEW_HEAD + w->fixed + w->part;
-    if (least + slots_least * w->slot > half) budget = d->shared_bytes;
-    if (least + min_int(2, w->most) * w->slot > budget) return false;
-    int part = w->part, slots = min_int(slots_least, (budget - least) / w->slot);
-    while (part + w->part <= w->part * w->most && part < PART_WANTED &&
-           FEW_HEAD + w->fixed + part + w->part + slots * w->slot <= budget)
-        part += w->part;
-    slots = min_int((budget - FEW_HEAD - w->fixed - part) / w->slot, w->most);
-    r->slots = min_int(slots, FEW_SLOTS);
-    r->slot_bytes = w->slot;
+    int stage = stage_bytes(w->bits), taken = FEW_HEAD + w->fixed + w->least;
+    int depth = min_int(FEW_AHEAD, (d->shared_bytes - taken) / (FEW_WARPS * stage));
+    r->depth = depth;
+    r->stage_bytes = stage;
+    r->plan_at = FEW_HEAD + FEW_WARPS * depth * stage;
+    r->part_at = r->plan_at + w->fixed;
+    int part = min_int(w->most, (d->shared_bytes - r->part_at) / 16 * 16);
     r->part_floats = part / (int)sizeof(float);
-    *shared = FEW_HEAD + w->fixed + part + r->slots * w->slot;
-    return true;
-}
-
-/* The same without slots: parts from `least` to `most` bytes after what is fixed. */
-static bool make_parts(const cuda_device *d, int fixed, int least, int most, few_room *r,
-                       int *shared) {
-    int half = half_of(d), taken = FEW_HEAD + fixed;
-    int budget = taken + least > half ? d->shared_bytes : half;
-    if (taken + least > budget) return false;
-    int part = min_int(most, (budget - taken) / 16 * 16);
-    r->part_floats = part / (int)sizeof(float);
-    *shared = taken + part;
-    return true;
+    *shared = r->part_at + part;
+    return taken < d->shared_bytes && depth >= 2;
 }
 
 /* ---- matvec ---- */
@@ -120,20 +104,22 @@ static err few_matvec(gpu_queue *q, args_few_matvec *a, bool *done) {
     const cuda_device *d = device_of(q);
     int n = a->m.n, cols = a->m.m[0].cols, tiles = 0, bits = 4, shared;
     for (int i = 0; i < a->m.n_mats; i++) {
+        if (a->m.m[i].scales_f16 != a->m.m[0].scales_f16) return err_none();
         a->m.first_group[i] = tiles;
         tiles += over(a->m.m[i].rows, 16);
         bits = max_int(bits, a->m.m[i].bits);
     }
     int groups = min_int(d->units, tiles), each = over(tiles, groups);
     int tile = part_floats(n, cols) * (int)sizeof(float);
-    room_wish w = {
-        .fixed = x_bytes(n, cols), .part = tile, .slot = slot_bytes(cols, bits), .most = each};
+    room_wish w = {.fixed = x_bytes(n, cols),
+                   .bits = bits,
+                   .least = tile,
+                   .most = min_int(tile * each, max_int(tile, PART_WANTED))};
     if (!make_room(d, &w, &a->room, &shared)) return err_none();
     a->room.tiles = tiles;
-    a->room.x_at = FEW_HEAD + a->room.slots * a->room.slot_bytes;
-    a->room.part_at = a->room.x_at + w.fixed;
+    a->room.x_at = a->room.plan_at;
     *done = true;
-    return start(q, HOP_few_matvec, (gpu_shape){groups, 1, 1, shared}, FEW_THREADS, a);
+    return start(q, HOP_few_matvec, (gpu_shape){groups, 1, 1, shared}, FEW_COMPUTE, a);
 }
 
 gpu_addr cuda_scratch(gpu_queue *base) {
@@ -203,13 +189,13 @@ static err few_in(gpu_queue *q, args_few_in *a, bool *done) {
     int one = 2 * part_floats(1, cols) * F, most = 2 * part_floats(a->e.n_rows, cols) * F;
     int bases = a->router.logits ? over(a->router.n_experts, 2) * 2 * (int)sizeof(gpu_addr) : 0;
     int plan = plan_bytes(a->e.n_pairs) + bases;
-    if (!make_parts(d, x_bytes(rows, cols) + plan, most, most + one * over(all, groups), &a->room,
-                    &shared))
-        return err_none();
-    a->room.plan_at = FEW_HEAD;
+    room_wish w = {.fixed = plan + x_bytes(rows, cols),
+                   .bits = a->e.gate.bits,
+                   .least = most,
+                   .most = most + one * over(all, groups)};
+    if (!make_room(d, &w, &a->room, &shared)) return err_none();
     a->bases_at = a->room.plan_at + plan - bases;
     a->room.x_at = a->room.plan_at + plan;
-    a->room.part_at = a->room.x_at + x_bytes(rows, cols);
     *done = true;
     return start(q, HOP_few_in, (gpu_shape){groups, 1, 1, shared}, FEW_COMPUTE, a);
 }
@@ -219,20 +205,25 @@ static err few_out(gpu_queue *q, args_few_out *a, bool dry, bool *done) {
     const cuda_device *d = device_of(q);
     int cols = a->e.gate.cols, pairs = a->e.n_pairs, F = (int)sizeof(float), shared;
     int x = x_bytes(pairs, cols), parts = part_floats(pairs, cols) * F, own = 0, own_parts = 0;
-    int plan = plan_bytes(pairs);
+    int plan = plan_bytes(pairs) + pairs * FEW_SLOT, stages = 0;
     if (a->shared.w) {
         own = x_bytes(a->combine.n, a->shared.cols);
         own_parts = part_floats(a->combine.n, a->shared.cols) * F;
+        stages = a->shared.cols / BLOCK * stage_bytes(a->shared.bits);
     }
+    if (a->shared.cols / BLOCK > FEW_WARPS || a->e.gate.rows % 16) return err_none();
     a->room.tiles = over(a->e.gate.rows, 16);
     int groups = min_int(d->units, a->room.tiles);
-    if (!make_parts(d, x + own + own_parts + plan, parts, parts, &a->room, &shared))
-        return err_none();
-    a->room.plan_at = FEW_HEAD;
-    a->room.x_at = a->room.plan_at + plan;
+    room_wish w = {.fixed = plan + stages + x + own + own_parts,
+                   .bits = a->e.gate.bits,
+                   .least = parts,
+                   .most = parts};
+    if (!make_room(d, &w, &a->room, &shared)) return err_none();
+    a->slots_at = a->room.plan_at + plan - pairs * FEW_SLOT;
+    a->shared_stage_at = a->room.plan_at + plan;
+    a->room.x_at = a->shared_stage_at + stages;
     a->shared_x_at = a->room.x_at + x;
     a->shared_part_at = a->shared_x_at + own;
-    a->room.part_at = a->shared_part_at + own_parts;
     *done = true;
     if (dry) return err_none();
     return start(q, HOP_few_out, (gpu_shape){groups, 1, 1, shared}, FEW_COMPUTE, a);
@@ -262,7 +253,7 @@ static err gemm_experts(gpu_queue *q, const args_experts *e, bool *done) {
 err cuda_hop_experts(gpu_queue *q, const args_experts *e, bool *done) {
     *done = false;
     if (!device_of(q)->has_hop || !experts_fit(e)) return err_none();
-    if (e->n_rows <= FEW_VECTORS && e->n_pairs <= FEW_PAIRS) {
+    if (experts_few(e)) {
         args_few_in in = {.e = *e};
         args_few_out out = {.e = *e};
         TRY(e->up.rows ? few_in(q, &in, done) : few_out(q, &out, false, done));
@@ -290,7 +281,7 @@ err cuda_hop_plan(gpu_queue *q, const args_plan *a, bool *done) {
 err cuda_hop_moe(gpu_queue *q, const cuda_moe *m, bool *done) {
     *done = false;
     if (!device_of(q)->has_hop || !experts_fit(m->in) || !experts_fit(m->out)) return err_none();
-    if (m->router->n > FEW_VECTORS || m->in->n_pairs > FEW_PAIRS ||
+    if (!experts_few(m->in) || !experts_few(m->out) || m->router->n > FEW_VECTORS ||
         m->router->n_experts > FEW_EXPERTS)
         return err_none();
     args_few_in in = {.router = *m->router, .plan = *m->plan, .e = *m->in};

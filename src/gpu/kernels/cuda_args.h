@@ -8,11 +8,12 @@
 
 enum {
     FEW_VECTORS = 8,
-    FEW_WARPS = 16, /* that compute; in few_matvec one more copies */
+    FEW_WARPS = 16,
     FEW_COMPUTE = 512,
-    FEW_THREADS = 544,
-    FEW_HEAD = 1024,           /* bytes before ring or plan */
-    FEW_SLOTS = 16,            /* of the ring, at most */
+    FEW_AHEAD = 4,             /* blocks in a SIMD group's ring, at most */
+    FEW_ITEMS = 16,            /* tiles that a group lays out at a time */
+    FEW_SLOT = 32,             /* bytes of few_slot */
+    FEW_HEAD = 1536,           /* bytes before the rings: slots and items, or norms; counts */
     FEW_PAIRS = 256,           /* of a step, at most */
     FEW_PLAN = 6 * 4 + 8 + 16, /* bytes of few_plan for a pair; pairs a multiple of 4 */
     FEW_EXPERTS = 512,         /* of a layer, to choose from */
@@ -26,9 +27,10 @@ enum {
     CONV_GROUPS = 16, /* that share a segment's tokens */
 };
 
-/* Shared memory: FEW_HEAD, the ring, the plan, the vectors, the parts. */
+/* Shared memory: FEW_HEAD, the rings, the plan, the vectors, the parts. */
 typedef struct few_room {
-    int slots, slot_bytes, plan_at, x_at, part_at; /* bytes */
+    int plan_at, x_at, part_at; /* bytes */
+    int stage_bytes, depth;     /* of a ring: a block's bytes, blocks (2 to FEW_AHEAD) */
     int part_floats;
     int tiles; /* of 16 rows, all matrices together */
 } few_room;
@@ -58,7 +60,7 @@ typedef struct args_few_out {
     gpu_mat shared;
     args_combine combine;
     few_room room;
-    int shared_x_at, shared_part_at; /* bytes; bytes */
+    int slots_at, shared_x_at, shared_part_at, shared_stage_at; /* bytes */
 } args_few_out;
 
 /* delta_in, delta, delta_out for segments of one row. */

@@ -10,6 +10,7 @@
 
 #include "gpu/kernels/cuda_unit.inc"
 
+#include "gpu/kernels/cuda_block.inc"
 #include "gpu/kernels/cuda_few.inc"
 #include "gpu/kernels/cuda_moe.inc"
 #include "gpu/kernels/cuda_gemm.inc"
