@@ -151,7 +151,8 @@ err gpu_tier_open(gpu_ops *o, size_t bytes) {
     cache_init(&t->cache, &policy, t->cache_memory);
     for (int i = 0; i < t->n_keys; i++) t->slot_of[i] = -1;
     for (int i = 0; i < t->n_slots; i++)
-        t->slots[i] = (vram_slot){.key = -1, .next = i + 1 < t->n_slots ? i + 1 : -1};
+        t->slots[i] =
+            (vram_slot){.key = -1, .next = i + 1 < t->n_slots ? i + 1 : -1, .epoch = t->epoch - 1};
     t->staged_head = t->staged_tail = -1;
     TRY(gpu_alloc(o->device, GPU_DEVICE, n * t->slot_bytes, &t->memory));
     TRY(gpu_alloc(o->device, GPU_DEVICE, n * sizeof(gpu_slot), &t->by_slot));
@@ -198,24 +199,26 @@ static void ring_take(gpu_tier *t, int slot) {
     *(x->next < 0 ? &t->staged_tail : &t->slots[x->next].prev) = x->prev;
 }
 
+/* An expert that has left may be one that the running layer still reads: the epoch stays. */
 static void set_free(gpu_tier *t, int slot) {
-    if (t->slots[slot].key >= 0) t->slot_of[t->slots[slot].key] = -1;
-    t->slots[slot] = (vram_slot){.key = -1, .next = t->free_head};
+    vram_slot *x = &t->slots[slot];
+    if (x->key >= 0) t->slot_of[x->key] = -1;
+    *x = (vram_slot){.key = -1, .next = t->free_head, .epoch = x->epoch};
     t->free_head = slot;
 }
 
 err gpu_tier_claim(gpu_ops *o, int key, bool own, int *out) {
     gpu_tier *t = &o->tier;
-    int slot = t->free_head;
+    bool is_free = t->free_head >= 0;
+    int slot = is_free ? t->free_head : t->staged_head;
     *out = -1;
     assert(t->slot_of[key] < 0);
-    if (slot >= 0) {
+    bool now = slot >= 0 && t->slots[slot].epoch == t->epoch; /* the running layer reads it */
+    if (slot < 0 || t->slots[slot].pending || (now && !own)) return err_none();
+    if (now) TRY(gpu_event_follow(o->upload, o->launched));
+    if (is_free) {
         t->free_head = t->slots[slot].next;
     } else {
-        slot = t->staged_head;
-        bool now = slot >= 0 && t->slots[slot].epoch == t->epoch; /* the running layer reads it */
-        if (slot < 0 || t->slots[slot].pending || (now && !own)) return err_none();
-        if (now) TRY(gpu_event_follow(o->upload, o->launched));
         ring_take(t, slot);
         t->slot_of[t->slots[slot].key] = -1;
     }
