@@ -71,7 +71,6 @@ static bool experts_few(const args_experts *a) {
 
 /* ---- shared memory of the kernels for few vectors ---- */
 
-static int stage_bytes(int bits) { return 16 * (BLOCK * bits / 8 + 2 * 2 * 2); }
 static int plan_bytes(int pairs) { return over(pairs, 4) * 4 * FEW_PLAN; }
 
 static int x_bytes(int n, int cols) { return n * (cols / BLOCK) * X_STRIDE; }
@@ -86,7 +85,7 @@ typedef struct room_wish {
 /* Rings as deep as there is room for, then parts. What is fixed lies after the rings, at plan_at.
  * *shared is the sum. False: too large. */
 static bool make_room(const cuda_device *d, const room_wish *w, few_room *r, int *shared) {
-    int stage = stage_bytes(w->bits), taken = FEW_HEAD + w->fixed + w->least;
+    int stage = FEW_STAGE(w->bits), taken = FEW_HEAD + w->fixed + w->least;
     int depth = min_int(FEW_AHEAD, (d->shared_bytes - taken) / (FEW_WARPS * stage));
     r->depth = depth;
     r->stage_bytes = stage;
@@ -209,7 +208,7 @@ static err few_out(gpu_queue *q, args_few_out *a, bool dry, bool *done) {
     if (a->shared.w) {
         own = x_bytes(a->combine.n, a->shared.cols);
         own_parts = part_floats(a->combine.n, a->shared.cols) * F;
-        stages = a->shared.cols / BLOCK * stage_bytes(a->shared.bits);
+        stages = a->shared.cols / BLOCK * FEW_STAGE(a->shared.bits);
     }
     if (a->shared.cols / BLOCK > FEW_WARPS || a->e.gate.rows % 16) return err_none();
     a->room.tiles = over(a->e.gate.rows, 16);

@@ -27,10 +27,13 @@ enum {
     CONV_GROUPS = 16, /* that share a segment's tokens */
 };
 
+/* Bytes of a block of 16 rows and 128 columns in a ring: weights, scales and biases. */
+#define FEW_STAGE(bits) (256 * (bits) + 128)
+
 /* Shared memory: FEW_HEAD, the rings, the plan, the vectors, the parts. */
 typedef struct few_room {
     int plan_at, x_at, part_at; /* bytes */
-    int stage_bytes, depth;     /* of a ring: a block's bytes, blocks (2 to FEW_AHEAD) */
+    int stage_bytes, depth;     /* of a ring: FEW_STAGE, blocks (2 to FEW_AHEAD) */
     int part_floats;
     int tiles; /* of 16 rows, all matrices together */
 } few_room;
