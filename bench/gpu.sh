@@ -11,7 +11,7 @@
 #   disk80    80B shape on disk, a quarter of the experts on the card and in memory; the processor alone at the same limits
 #
 # WORK is for the model on the disk, FAST (default /dev/shm) for those that do not touch it; logs and table.txt go to OUT.
-# LAYERS35, LAYERS397, LAYERS397M, LAYERS80: layers; TOKENS: steps of a run; SOAK: its tokens; LIMIT: seconds of a run.
+# LAYERS35, LAYERS397, LAYERS397M, LAYERS80: layers; TOKENS: steps of a run; SOAK, SEED: its tokens and seed; LIMIT: seconds.
 cd "$(dirname "$0")/.." || exit 1
 bin=${PROGRAMS:-build/portable}
 out=${OUT:-/tmp} work=${WORK:-/tmp/flashchat-gpu} fast=${FAST:-/dev/shm/flashchat-gpu}
@@ -63,7 +63,8 @@ if wanted golden; then
 fi
 
 if wanted soak; then
-    bench soak --model assets/ember --soak "${SOAK:-5000}"
+    bench soak --model assets/ember --soak "${SOAK:-5000}" --seed "${SEED:-1}"
+    grep -E '^ +(token|first|and|asked|[0-9]+ other)' "$out/soak.log" | tee -a "$table"
     while sleep 0.2; do nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits; done >"$out/vram.txt" &
     watcher=$!
     "$bin"/infer --model assets/ember --gpu cuda --vram 18M --memory 64M --context 512 --prompt "Once upon a time" --tokens 2000 \

@@ -16,6 +16,7 @@
 #include "base/bits.h"
 #include "base/os.h"
 #include "engine/engine_impl.h"
+#include "gpu_bench_soak.h"
 #include "limits.h"
 
 #define MIB          ((size_t)1 << 20)
@@ -24,14 +25,13 @@
 #define DISK_SECONDS 0.3
 #define DISK_DEPTH   8
 #define WARM_STEPS   4
-#define NEAR_TIE     2e-3f
 
 typedef struct settings {
     const char *model, *gpu, *name, *state;
     float vram_share, memory_share;
-    int prompt, tokens, streams, experts, look_ahead, warm, soak;
+    int prompt, tokens, streams, experts, look_ahead, warm;
     bool disk, cpu_experts;
-    uint64_t seed;
+    soak_settings soak;
 } settings;
 
 #define SET(name, value, help, kind, field, ...)                                                   \
@@ -55,8 +55,12 @@ static const arg_def defs[] = {
     SET("--disk", NULL, "also: the disk's rate, between tokens", ARG_FLAG, disk, 0, 0),
     SET("--io-state", "FILE", "remembers the choice of an engine", ARG_TEXT, state, 0, 0),
     SET("--soak", "N", "instead: N greedy tokens at random limits, compared with the processor's",
-        ARG_INT, soak, 1, 1 << 24),
-    SET("--seed", "N", "of the soak", ARG_U64, seed, 0, 0),
+        ARG_INT, soak.tokens, 1, 1 << 24),
+    SET("--seed", "N", "of the soak", ARG_U64, soak.seed, 0, 0),
+    SET("--provoke", "F",
+        "a test of the soak: the card takes the next expert where the processor's router finds it "
+        "less than F worse",
+        ARG_FLOAT, soak.provoke, 0, 100),
 };
 
 typedef struct bench {
@@ -251,138 +255,10 @@ static fm_error run_decode(bench *b) {
     return e;
 }
 
-/* ---- soak ---- */
-
-typedef struct soak {
-    const settings *s;
-    fm_engine *cpu;
-    fm_session *exact;
-    gpu_ops_need need;
-    rng random;
-    int made, rounds, ties, wrong, cancelled;
-} soak;
-
-static int below(soak *k, int n) { return (int)(rng_next(&k->random) % (uint64_t)n); }
-
-static int best_of(const float *x, int n) {
-    int best = 0;
-    for (int i = 1; i < n; i++) best = x[i] > x[best] ? i : best;
-    return best;
-}
-
-/* The card's next token against the processor's, whose timeline follows the card's. */
-static fm_error compare(soak *k, const fm_session *s, int vocab, int32_t *id) {
-    const float *ours = fm_session_logits(k->exact);
-    int want = best_of(ours, vocab), got = best_of(fm_session_logits(s), vocab);
-    *id = (int32_t)got;
-    k->made++;
-    if (got != want && ours[want] - ours[got] < NEAR_TIE) k->ties++;
-    if (got != want)
-        fprintf(stderr, "  token %d: the card's is %g less likely\n", k->made,
-                (double)(ours[want] - ours[got]));
-    if (got != want && ours[want] - ours[got] >= NEAR_TIE) k->wrong++;
-    return fm_session_step(k->exact, *id);
-}
-
-/* A step; now and then one that is cancelled first. */
-static fm_error soak_step(soak *k, fm_engine *e, fm_session *s, int32_t id) {
-    if (below(k, 8) == 0) {
-        fm_cancel(e);
-        fm_error stopped = fm_session_step(s, id);
-        fm_cancel_clear(e);
-        k->cancelled += stopped.code == FM_ERR_CANCELLED;
-        if (stopped.code != FM_ERR_CANCELLED) return stopped; /* it was too late */
-    }
-    return fm_session_step(s, id);
-}
-
-static fm_error soak_chat(soak *k, fm_engine *e, fm_session *s, int tokens) {
-    enum { PROMPT = 200 };
-    int32_t ids[PROMPT], id;
-    int n = 1 + below(k, PROMPT), vocab = e->files.config.vocab;
-    for (int i = 0; i < n; i++) ids[i] = below(k, vocab);
-    fm_session_clear(s);
-    fm_session_clear(k->exact);
-    if (below(k, 2)) { /* given up, and begun again from what is there */
-        fm_cancel(e);
-        fm_error stopped = fm_session_sync(s, ids, (size_t)n, NULL, NULL);
-        fm_cancel_clear(e);
-        k->cancelled += stopped.code == FM_ERR_CANCELLED;
-    }
-    fm_error error = fm_session_sync(s, ids, (size_t)n, NULL, NULL);
-    if (!error.code) error = fm_session_sync(k->exact, ids, (size_t)n, NULL, NULL);
-    for (int i = 0; i < tokens && !error.code; i++) {
-        error = compare(k, s, vocab, &id);
-        if (!error.code) error = soak_step(k, e, s, id);
-    }
-    return error;
-}
-
-static fm_error soak_round(soak *k) {
-    fm_options o;
-    fm_options_init(&o);
-    o.model_dir = k->s->model;
-    o.gpu = k->s->gpu;
-    o.context = 1024;
-    o.kv = FM_KV_F32; /* as the exact path's */
-    const gpu_ops_need *need = &k->need;
-    size_t fixed = need->trunk + need->kv + need->state + need->activations +
-                   (size_t)need->keys * (sizeof(gpu_slot));
-    size_t slots = (size_t)(2 + below(k, need->keys * 5 / 4));
-    o.vram = fixed + slots * (need->slot_bytes + sizeof(gpu_slot));
-    fm_plan p;
-    fm_error error = fm_plan_get(&o, &p);
-    o.memory = p.floor + (size_t)below(k, 100) * p.experts_total / 80 + 2 * MIB;
-    o.no_look_ahead = below(k, 4) == 0;
-    fm_engine *e = NULL;
-    fm_session *s = NULL;
-    if (!error.code) error = fm_engine_open(&o, &e);
-    if (!error.code) error = fm_session_open(e, &s);
-    for (int i = 0; i < 4 && !error.code; i++) error = soak_chat(k, e, s, 32);
-    if (e) {
-        fm_stats t;
-        fm_stats_get(e, &t);
-        fprintf(stderr, "  %zu of %d slots, memory %zu MiB: %llu uploads, %llu promoted\n", slots,
-                need->keys, o.memory / MIB, (unsigned long long)t.gpu_uploads,
-                (unsigned long long)t.gpu_promotions);
-    }
-    fm_engine_close(e);
-    k->rounds++;
-    return error;
-}
-
-static fm_error run_soak(const settings *s) {
-    soak k = {.s = s};
-    fm_options o;
-    fm_options_init(&o);
-    rng_seed(&k.random, s->seed);
-    o.model_dir = s->model;
-    o.context = 1024;
-    o.gpu = s->gpu;
-    o.kv = FM_KV_F32;
-    o.vram = 16 * MIB; /* little: short chunks, as under the limits of the rounds */
-    memory_plan plan;
-    err measured = memory_plan_get(&o, &plan);
-    fm_error e = fm_error_from(&measured);
-    k.need = plan.need;
-    o.gpu = "off";
-    o.vram = 0;
-    o.exact = true;
-    if (!e.code) e = fm_engine_open(&o, &k.cpu);
-    if (!e.code) e = fm_session_open(k.cpu, &k.exact);
-    while (!e.code && k.made < s->soak) e = soak_round(&k);
-    fm_engine_close(k.cpu);
-    printf("%s: %d tokens in %d engines of random limits, %d cancelled: %d other than the "
-           "processor's exact path, %d ties\n",
-           s->name, k.made, k.rounds, k.cancelled, k.wrong, k.ties);
-    if (!e.code && k.wrong) e = (fm_error){FM_ERR_CORRUPT, "tokens differ"};
-    return e;
-}
-
 int main(int argc, char **argv) {
     bench b = {.s = {.gpu = "cuda", .name = "run", .tokens = 64, .streams = 1, .warm = WARM_STEPS}};
     b.s.look_ahead = 1;
-    b.s.seed = 1;
+    b.s.soak.seed = 1;
     arg_list rest;
     arg_table table = {"gpu-bench", defs, sizeof defs / sizeof defs[0]};
     arg_result parsed = args_parse(&table, argc - 1, argv + 1, &b.s, &rest);
@@ -392,8 +268,9 @@ int main(int argc, char **argv) {
     rng_seed(&b.random, 9);
     setvbuf(stdout, NULL, _IOLBF, 0);
     fm_error e = {FM_OK, ""};
-    if (b.s.soak) {
-        e = run_soak(&b.s);
+    if (b.s.soak.tokens) {
+        b.s.soak.name = b.s.name, b.s.soak.model = b.s.model, b.s.soak.gpu = b.s.gpu;
+        e = soak_run(&b.s.soak);
         return failed(&e);
     }
     err measured = strcmp(b.s.gpu, "off") ? measure_card(&b) : err_none();

@@ -387,4 +387,8 @@ void cpu_ops_set_routing_force(cpu_ops *o, routing_force force, void *ctx) {
     o->force_ctx = ctx;
 }
 
+const float *cpu_ops_router(const cpu_ops *o, int row) {
+    return o->router + (size_t)row * (size_t)o->c->experts;
+}
+
 void cpu_ops_set_clocks(cpu_ops *o, layer_clock *clocks) { o->clocks = clocks; }

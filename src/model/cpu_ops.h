@@ -62,6 +62,8 @@ const state_shape *cpu_ops_shape(const cpu_ops *o);
 void cpu_ops_set_routing_hook(cpu_ops *o, routing_hook hook, void *ctx);
 /* Likewise; called before the hook. Their weights are what the router gives them. */
 void cpu_ops_set_routing_force(cpu_ops *o, routing_force force, void *ctx);
+/* Within the hook: the router's probabilities of a row of the batch, [experts]. */
+const float *cpu_ops_router(const cpu_ops *o, int row);
 /* [layers], or NULL: no timing. Borrowed. */
 void cpu_ops_set_clocks(cpu_ops *o, layer_clock *clocks);
 
