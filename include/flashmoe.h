@@ -476,6 +476,7 @@ typedef struct fm_stats { /* since open or fm_stats_reset */
     uint64_t gpu_on_cpu;                         /* experts that the processor computed instead */
     uint64_t gpu_launches;                       /* kernels, graphs not counted */
     uint64_t gpu_steps, gpu_graph_steps;         /* the latter: one launch */
+    bool gpu_lost;                               /* and the processor goes on; never reset */
     size_t memory_peak;                          /* of the process */
 } fm_stats;
 

@@ -128,12 +128,16 @@ static int connect_to(const char *host, int port, int timeout_ms) {
     return s;
 }
 
-bool server_healthy(const char *host, int port, bool tls, int timeout_ms) {
+bool port_answers(const char *host, int port, int timeout_ms) {
     int s = connect_to(host, port, timeout_ms);
-    if (s < 0 || tls) {
-        if (s >= 0) close(s);
-        return s >= 0;
-    }
+    if (s >= 0) close(s);
+    return s >= 0;
+}
+
+bool server_health(const char *host, int port, int timeout_ms, char *json, size_t size) {
+    json[0] = '\0';
+    int s = connect_to(host, port, timeout_ms);
+    if (s < 0) return false;
     static const char ask[] =
         "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     char text[4096];
@@ -149,13 +153,15 @@ bool server_healthy(const char *host, int port, bool tls, int timeout_ms) {
     }
     text[n] = '\0';
     close(s);
+    const char *body = strstr(text, "\r\n\r\n");
+    if (body) snprintf(json, size, "%s", body + 4);
     return strncmp(text, "HTTP/1.1 200", 12) == 0 && strstr(text, "\"status\":\"ok\"");
 }
 
-bool port_answers(const char *host, int port, int timeout_ms) {
-    int s = connect_to(host, port, timeout_ms);
-    if (s >= 0) close(s);
-    return s >= 0;
+bool server_healthy(const char *host, int port, bool tls, int timeout_ms) {
+    char json[8];
+    return tls ? port_answers(host, port, timeout_ms)
+               : server_health(host, port, timeout_ms, json, sizeof json);
 }
 
 /* ---- who listens -------------------------------------------------------- */

@@ -41,6 +41,8 @@ unsigned long long process_started(pid_t pid); /* 0: no such process */
 /* GET /health of host:port says that a flashchat server is well; waits at most timeout_ms. tls:
  * only that the port answers. */
 bool server_healthy(const char *host, int port, bool tls, int timeout_ms);
+/* The same without TLS, and what it answered, cut at size. */
+bool server_health(const char *host, int port, int timeout_ms, char *json, size_t size);
 /* Something listens there. */
 bool port_answers(const char *host, int port, int timeout_ms);
 

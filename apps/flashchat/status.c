@@ -8,6 +8,30 @@
 #include "screen.h"
 #include "server_life.h"
 
+/* Text of another process, without what a terminal would obey. */
+static void copy_text(const json_t *o, const char *name, char *out, size_t size) {
+    const char *text = json_string_value(json_object_get(o, name));
+    snprintf(out, size, "%s", text ? text : "");
+    for (char *c = out; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f) *c = ' ';
+}
+
+static uint64_t bytes_of(const json_t *o, const char *name) {
+    json_int_t n = json_integer_value(json_object_get(o, name));
+    return n > 0 ? (uint64_t)n : 0;
+}
+
+static void read_placement(const char *health, placement *out) {
+    json_t *said = json_loads(health, JSON_DISABLE_EOF_CHECK, NULL);
+    const json_t *o = json_object_get(said, "placement");
+    copy_text(o, "layers", out->layers, sizeof out->layers);
+    copy_text(o, "card", out->card, sizeof out->card);
+    out->memory_limit = bytes_of(o, "memory_limit");
+    out->vram_limit = bytes_of(o, "vram_limit");
+    out->vram_taken = bytes_of(o, "vram_taken");
+    json_decref(said);
+}
+
 /* The server of server.pid while its process lives, else whoever answers at the settings' port. */
 static void find_server(product *p, status *out) {
     server_trace t;
@@ -20,7 +44,10 @@ static void find_server(product *p, status *out) {
     snprintf(out->server, sizeof out->server,
              strchr(host, ':') ? "%s://[%.200s]:%d" : "%s://%.200s:%d",
              known && t.tls ? "https" : "http", host, port);
-    out->server_up = server_healthy(host, port, known && t.tls, 2000);
+    char health[4096] = "";
+    out->server_up = known && t.tls ? server_healthy(host, port, true, 2000)
+                                    : server_health(host, port, 2000, health, sizeof health);
+    if (out->server_up) read_placement(health, &out->placed);
     out->server_kind = known ? SERVER_OURS : out->server_up ? SERVER_EXTERNAL : SERVER_NONE;
     if (!known) return;
     out->pid = (int)t.pid;
@@ -75,6 +102,21 @@ static const char *next_step(const status *s) {
                        : "flashchat chat, or flashchat serve --stop";
 }
 
+/* "layers 0-3 on the processor, ...; memory at most 64 MiB; card NAME: at most 9 MiB, 8 MiB taken"
+ */
+static void show_placement(const placement *p) {
+    char line[1200], a[16], b[16];
+    if (!p->layers[0]) return;
+    int n = snprintf(line, sizeof line, "%s; memory at most %s", p->layers,
+                     human_memory(a, p->memory_limit));
+    if (p->card[0] && p->vram_limit)
+        snprintf(line + n, sizeof line - (size_t)n, "; card %s: at most %s, %s taken", p->card,
+                 human_memory(a, p->vram_limit), human_memory(b, p->vram_taken));
+    else if (p->card[0])
+        snprintf(line + n, sizeof line - (size_t)n, "; card %s", p->card);
+    field("placed", line);
+}
+
 static void show(const status *s) {
     char line[PATH_TEXT_MAX + 300], a[16], b[16], fits[120];
     snprintf(line, sizeof line, "%s%s", s->model,
@@ -96,6 +138,7 @@ static void show(const status *s) {
     field("machine", line);
     status_server_text(s, line, sizeof line);
     field("server", line);
+    show_placement(&s->placed);
     putchar('\n');
     if (!s->model_ready)
         print_wrapped(stdout, "Next: ",
@@ -103,6 +146,13 @@ static void show(const status *s) {
                            : "flashchat config set MODEL NAME (the names: flashchat models)");
     else
         print_wrapped(stdout, "Next: ", next_step(s));
+}
+
+static json_t *placement_json(const placement *p) {
+    if (!p->layers[0]) return json_null();
+    return json_pack("{s:s, s:s, s:I, s:I, s:I}", "layers", p->layers, "card", p->card,
+                     "memory_limit", (json_int_t)p->memory_limit, "vram_limit",
+                     (json_int_t)p->vram_limit, "vram_taken", (json_int_t)p->vram_taken);
 }
 
 int command_status(int argc, char **argv) {
@@ -120,6 +170,7 @@ int command_status(int argc, char **argv) {
             "server", s.server, "server_ours", s.server_kind == SERVER_OURS, "server_process",
             s.pid, "server_outdated", s.outdated, "memory_bytes", (json_int_t)s.here.memory,
             "disk_free_bytes", (json_int_t)s.here.disk_free);
+        json_object_set_new(o, "server_placement", placement_json(&s.placed));
         json_dumpf(o, stdout, JSON_INDENT(2));
         putchar('\n');
         json_decref(o);

@@ -10,13 +10,20 @@ typedef enum server_kind {
     SERVER_EXTERNAL /* answers at the settings' port; nobody knows who started it */
 } server_kind;
 
+/* Where the running server's model is, as its /health says. */
+typedef struct placement {
+    char layers[660], card[130]; /* a sentence, "": not known; the card, "": none */
+    uint64_t memory_limit, vram_limit, vram_taken;
+} placement;
+
 typedef struct status {
     server_kind server_kind;
     bool server_up;                /* /health answered */
     bool outdated;                 /* ours, and started with other settings than those of now */
     int pid;                       /* of ours */
     char server[300], serves[256]; /* its address; the model that ours serves */
-    const model_entry *m;          /* the chosen model, NULL for a folder of one's own */
+    placement placed;
+    const model_entry *m; /* the chosen model, NULL for a folder of one's own */
     char model[200], dir[PATH_TEXT_MAX];
     bool model_ready;
     model_need need;

@@ -337,6 +337,7 @@ void fm_stats_get(const fm_engine *e, fm_stats *out) {
                       .gpu_launches = g.launches,
                       .gpu_steps = g.steps,
                       .gpu_graph_steps = g.graph_steps,
+                      .gpu_lost = e->dead && !e->gpu,
                       .memory_peak = os_peak_rss()};
 }
 

@@ -103,6 +103,7 @@ static err engine_part(const sched_counters *c, text_buf *out) {
     COUNTER("prompts_refused_total", "Damaged or foreign files in the folder of saved prompts.",
             e->prompts_refused);
     GAUGE("prompts_bytes", "Size of the folder of saved prompts.", e->prompts_bytes);
+    GAUGE("gpu_lost", "1: the card was lost, the processor goes on.", e->gpu_lost);
     GAUGE("memory_resident_bytes", "Resident memory of the process.", os_rss());
     GAUGE("memory_peak_bytes", "Largest resident memory so far.", os_peak_rss());
     return err_none();

@@ -20,6 +20,14 @@ typedef struct port_prompt {
 
 void port_prompt_free(port_prompt *p);
 
+/* Where the model is, as of opening. Fixed, so that any thread may read it: that the card was lost
+ * since then is told by fm_stats. */
+typedef struct port_place {
+    char layers[640]; /* a sentence; "": nobody knows */
+    char card[128];   /* its name; "": the processor computes alone */
+    size_t memory_limit, vram_limit, vram_taken;
+} port_place;
+
 typedef struct port {
     void *ctx;
     const char *id; /* the model's name in the API; borrowed */
@@ -27,6 +35,7 @@ typedef struct port {
     const toolcall_format *format; /* NULL: the model knows no calls */
     fm_sampling sampling;          /* what a request that says nothing gets */
     int trained_context;
+    port_place place;
     /* Any thread: the conversation as tokens, with the model's own template (errors of the template
      * are ERR_ARG: the client's conversation does not fit it). */
     err (*render)(void *ctx, const request *r, port_prompt *out);

@@ -266,6 +266,25 @@ static int find_ends(const port_engine *p, int vocab, int32_t ends[ENDS_MAX]) {
     return n;
 }
 
+/* What a program says at its start of card and processor. */
+static void tell_place(const fm_engine *e, const fm_model *m, port_place *out) {
+    fm_plan p;
+    fm_engine_plan(e, &p);
+    *out = (port_place){.memory_limit = p.memory_limit};
+    if (m->gpu) {
+        out->vram_limit = p.vram_limit;
+        out->vram_taken = m->gpu_bytes;
+        snprintf(out->card, sizeof out->card, "%s", m->gpu);
+        snprintf(out->layers, sizeof out->layers, "%s",
+                 p.places[0] ? p.places : "all layers on the card");
+    } else if (m->gpu_note) {
+        snprintf(out->layers, sizeof out->layers, "the GPU is not used, the processor computes: %s",
+                 m->gpu_note);
+    } else {
+        snprintf(out->layers, sizeof out->layers, "all layers on the processor");
+    }
+}
+
 static err fill(port_engine *p, const char *id, int sessions) {
     fm_model m;
     fm_model_get(p->engine, &m);
@@ -289,6 +308,7 @@ static err fill(port_engine *p, const char *id, int sessions) {
                      .tokenize = tokenize,
                      .token_bytes = token_bytes,
                      .remember = remember};
+    tell_place(p->engine, &m, &p->port.place);
     sched_model_engine(p->engine, sessions, &p->port.engine);
     sampling_defaults(m.dir, &p->port.sampling);
     return err_none();

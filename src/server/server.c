@@ -57,6 +57,24 @@ static void get_root(server *s, web_exchange *x) {
                              "/detokenize", "/apply-template", "/health", "/metrics"));
 }
 
+static void set_bytes(json_t *o, const char *name, size_t bytes) {
+    json_object_set_new(o, name, json_integer((json_int_t)bytes));
+}
+
+/* NULL: nobody knows. A name that is no UTF-8 is left out. */
+static json_t *placement(const port_place *p, bool lost) {
+    if (!p->layers[0]) return NULL;
+    json_t *o = json_object();
+    const char *gone = "the graphics card was lost: all layers on the processor";
+    json_object_set_new(o, "layers", json_string(lost ? gone : p->layers));
+    set_bytes(o, "memory_limit", p->memory_limit);
+    if (lost || !p->card[0]) return o;
+    json_object_set_new(o, "card", json_string(p->card));
+    set_bytes(o, "vram_limit", p->vram_limit);
+    set_bytes(o, "vram_taken", p->vram_taken);
+    return o;
+}
+
 static void get_health(server *s, web_exchange *x) {
     sched_counters c;
     sched_counters_get(s->sched, &c);
@@ -64,6 +82,8 @@ static void get_health(server *s, web_exchange *x) {
     json_t *data = json_pack("{s:s, s:s, s:i, s:i, s:I}", "status", draining ? "draining" : "ok",
                              "model", s->port->id, "running", c.running, "waiting", c.waiting,
                              "uptime", (json_int_t)(time(NULL) - s->begun));
+    json_t *place = placement(&s->port->place, c.engine.gpu_lost);
+    if (place) json_object_set_new(data, "placement", place);
     char *text = json_dumps(data, JSON_COMPACT);
     json_decref(data);
     web_answer(x, draining ? 503 : 200, NULL, text ? text : "{}", text ? strlen(text) : 2);

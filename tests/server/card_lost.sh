@@ -10,15 +10,22 @@ ask() { # prompt
 }
 serve() { start_serve --model assets/ember --exact --threads 2 --sessions 1 --log-dir "$work/log" --no-prompt-cache "$@"; }
 code() { [ "$(cat "$work/code")" = "$1" ] || { cat "$work/code" "$work/answer"; return 1; }; }
+says() { curl -s "$U/$1" | tee "$work/answer" | grep -q "$2" || { cat "$work/answer"; return 1; }; }
 same() { [ -n "$1" ] && [ "$1" = "$2" ] || { echo "$1 is not $2"; return 1; }; }
 
 serve --gpu off
+ok "card lost: health without a card" says health '"placement":{"layers":"all layers on the processor","memory_limit":[1-9][0-9]*}}'
 first=$(ask "Once upon a time")
 second=$(ask "The capital of")
 ok "card lost: the processor's answers" stop_server
 serve --gpu host:200
+ok "card lost: health says what is on it" says health \
+    '"placement":{"layers":"embedding and layers 0-7 and the head on the card","memory_limit":[0-9]*,"card":"host","vram_limit":[1-9]'
+ok "card lost: metrics: not yet" says metrics '^flashchat:gpu_lost 0$'
 ok "card lost: the request goes on" same "$(ask "Once upon a time")" "$first"
 ok "card lost: with 200" code 200
+ok "card lost: health says so" says health '"layers":"the graphics card was lost: [^"]*","memory_limit":[0-9]*}'
+ok "card lost: metrics too" says metrics '^flashchat:gpu_lost 1$'
 ok "card lost: so does the next one" same "$(ask "The capital of")" "$second"
 ok "card lost: the server ends cleanly" stop_server
 ok "card lost: it was said once" test "$(grep -c 'was lost' "$work/log/server.log")" = 1
