@@ -70,7 +70,7 @@ pid=$(value pid)
 fc serve --background --gpu host --vram 6M >/dev/null
 out=$(fc status | tr -s ' \n' '  ')
 says "status tells what is where" \
-    'placed embedding and layers 0-[0-6] on the processor, .* the head on the card; memory at most [0-9.]+ .iB; card host: at most 6 MiB'
+    'placed embedding and layers 0-[0-6] on the processor, .* on the card; memory at most [0-9.]+ .iB; card host: at most 6 MiB'
 out=$(fc status --json)
 says "status tells it as JSON" '"vram_limit": 6291456'
 cp -r assets/ember "$HOME/tmp/model" && touch -d '2001-01-01' "$HOME/tmp/model/config.json"
