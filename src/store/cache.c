@@ -100,7 +100,7 @@ static cache_entry *base_of(const cache *c, int layer) {
 static void settle(cache *c, int key) {
     int layer = layer_of(c, key), expert = key % c->options.n_experts;
     cache_entry *base = base_of(c, layer);
-    if (base[expert].place < 0) return;
+    if (base[expert].place < 0 || c->layers[layer].loose) return;
     rise(base, base[expert].place);
     sink(base, c->layers[layer].n_heap, base[expert].place);
 }
@@ -109,8 +109,8 @@ void cache_add(cache *c, int key) {
     if (cache_evictable(c, key)) return;
     int layer = layer_of(c, key);
     cache_entry *base = base_of(c, layer);
-    put(base, c->layers[layer].n_heap, key % c->options.n_experts);
-    rise(base, c->layers[layer].n_heap++);
+    put(base, c->layers[layer].n_heap++, key % c->options.n_experts);
+    settle(c, key);
     c->n_heap++;
 }
 
@@ -130,10 +130,19 @@ void cache_remove(cache *c, int key) {
 
 bool cache_evictable(const cache *c, int key) { return c->entries[key].place >= 0; }
 
-int cache_worst(const cache *c) {
+static void tighten(cache *c, int layer) {
+    cache_layer *l = &c->layers[layer];
+    if (!l->loose) return;
+    l->loose = false;
+    for (int i = (l->n_heap - 2) / ARITY; i >= 0 && l->n_heap > 1; i--)
+        sink(base_of(c, layer), l->n_heap, i);
+}
+
+int cache_worst(cache *c) {
     int worst = -1;
     for (int layer = 0; layer < c->options.n_layers; layer++) {
         if (c->layers[layer].n_heap == 0) continue;
+        tighten(c, layer);
         int key = layer * c->options.n_experts + base_of(c, layer)[0].heap;
         if (worst < 0 || cache_before(c, key, worst)) worst = key;
     }
@@ -163,7 +172,7 @@ void cache_request(cache *c, int layer) {
         base[i].slow *= slow;
         base[i].rank = base[i].fast + base[i].slow;
     }
-    for (int i = (l->n_heap - 2) / ARITY; i >= 0 && l->n_heap > 1; i--) sink(base, l->n_heap, i);
+    l->loose = true;
 }
 
 void cache_touch(cache *c, int key) {

@@ -13,11 +13,12 @@
  * fades by 2^-CACHE_PHASE from the next layer to the last one. Both are measured (docs/MEASURED.md,
  * "Expert store"): one memory alone, or no phase, misses more.
  *
- * The averages of a layer change only when the layer is asked (cache_request brings them up to date
- * and rebuilds the layer's heap, in O(n_experts)), and the phase moves whole layers: so the tops of
- * the heaps always hold the exact minimum.
+ * The averages of a layer change only when the layer is asked (cache_request brings them up to
+ * date, in O(n_experts)), and the phase moves whole layers. Its heap is then loose, and built anew
+ * when cache_worst looks for the exact minimum: never, where all experts fit.
  *
- * Cost: cache_touch, cache_add, cache_remove O(log n_experts), cache_worst O(n_layers). One thread.
+ * Cost: cache_touch, cache_add, cache_remove O(log n_experts), cache_worst O(n_layers), and
+ * O(n_experts) for every loose layer. One thread.
  */
 #ifndef STORE_CACHE_H
 #define STORE_CACHE_H
@@ -50,6 +51,7 @@ typedef struct cache_entry {
 typedef struct cache_layer {
     uint64_t now; /* the tick of the last request */
     int32_t n_heap;
+    bool loose; /* the heap is a list: cache_worst makes a heap of it */
 } cache_layer;
 
 typedef struct cache_options {
@@ -89,7 +91,7 @@ void cache_add(cache *c, int key);
 void cache_remove(cache *c, int key);
 bool cache_evictable(const cache *c, int key);
 /* The evictable key of the lowest rank, -1 when there is none. */
-int cache_worst(const cache *c);
+int cache_worst(cache *c);
 /* key has been used in the last token or so: as much as one touch weighs right after it. */
 bool cache_is_hot(const cache *c, int key);
 /* a would be evicted before b. */

@@ -124,7 +124,7 @@ err expert_store_request(expert_store *s, int layer, const int *ids, int n) {
 }
 
 /* Reading key on a guess must not cost anything that was asked for lately. */
-static bool guess_is_cheap(const expert_store *s) {
+static bool guess_is_cheap(expert_store *s) {
     if (s->n_free > 0) return true;
     int worst = cache_worst(&s->cache);
     return worst >= 0 && !cache_is_hot(&s->cache, worst);
@@ -146,7 +146,7 @@ void expert_store_hint(expert_store *s, int layer, const int *ids, int n) {
 }
 
 /* There is a slot for an expert of this layer that is not taken from the same layer. */
-static bool sweep_has_slot(const expert_store *s, int layer) {
+static bool sweep_has_slot(expert_store *s, int layer) {
     if (s->n_free > 0) return true;
     int worst = cache_worst(&s->cache);
     return worst >= 0 && worst / s->map.n_experts != layer;
