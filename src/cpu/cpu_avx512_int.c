@@ -26,6 +26,18 @@ static inline vf v_from_int(vi a) { return (vf)_mm512_cvtepi32_ps((__m512i)a); }
 static inline int32_t lanes_max(vi a) { return _mm512_reduce_max_epi32((__m512i)a); }
 static inline int32_t lanes_sum(vi a) { return _mm512_reduce_add_epi32((__m512i)a); }
 
+#define QUANTIZE_WORDS
+static inline vi i_max(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
+
+static inline vf v_clamp(vf v) { /* of numbers and NaN, min takes the second */
+    v = (vf)_mm512_min_ps((__m512)v, _mm512_set1_ps(127.0f));
+    return (vf)_mm512_max_ps((__m512)v, _mm512_set1_ps(-127.0f));
+}
+
+static inline void v_store_low_bytes(int8_t *q, vi v) {
+    _mm_storeu_si128((__m128i *)q, _mm512_cvtepi32_epi8((__m512i)v));
+}
+
 static inline vi i_dot(vi acc, vi w, vi x, int bits) {
     (void)bits;
     return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, (__m512i)x);
