@@ -11,6 +11,8 @@
 #include "base/bits.h"
 #include "model/cpu_ops_impl.h"
 
+#define ASK_POSITIONS 8
+
 typedef struct attn_job {
     cpu_ops *o;
     const batch *b;
@@ -68,6 +70,17 @@ static void store_kv(const attn_job *j, const batch_item *item, int t, int h, co
     }
 }
 
+/* Asks memory for the part-th ASK_POSITIONS of the keys that attention begins with: a few at a
+ * time, since a core that has asked for too much waits. */
+static void ask_keys(const attn_job *j, const batch_item *item, int h, int part) {
+    const cpu_ops *o = j->o;
+    const cpu_state *s = (const cpu_state *)(const void *)item->state;
+    size_t bytes = ASK_POSITIONS * kv_head_bytes(o->shape.type, o->c->head_dim);
+    if (part * ASK_POSITIONS >= int_min(item->start, CPU_ATTN_BLOCK)) return;
+    const uint8_t *at = cpu_state_kv(s, j->layer, 0, h) + (size_t)part * bytes;
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+}
+
 /* One row of a KV head: its queries normed and turned, key and value into the cache. */
 static void prepare_head(const attn_job *j, int row, int h) {
     cpu_ops *o = j->o;
@@ -82,6 +95,7 @@ static void prepare_head(const attn_job *j, int row, int h) {
     const float *q = j->q + (size_t)row * (size_t)j->q_width;
     float *out = o->grouped + ((size_t)h * (size_t)j->b->rows + (size_t)row) * (size_t)(group * d);
     for (int i = h * group; i < (h + 1) * group; i++, out += d) {
+        ask_keys(j, item, h, i - h * group);
         k->rmsnorm(out, q + (size_t)i * (size_t)head_width, j->w->q_norm, d, eps);
         k->rope(out, cos_, sin_, half);
     }

@@ -439,7 +439,8 @@ static uint8_t *random_heads(rng *r, int n, int dim, kv_type type, size_t stride
     return heads;
 }
 
-static void attention_case(const cpu_kernels *k, rng *r, int n_q, int dim, kv_type type) {
+/* seen: positions that all queries see, as those of one token do; 0: each its own number. */
+static void attention_case(const cpu_kernels *k, rng *r, int n_q, int dim, kv_type type, int seen) {
     enum { P = 200 };
     size_t q_stride = (size_t)dim + 1, out_stride = (size_t)dim + 2;
     size_t out_size = (size_t)(n_q - 1) * out_stride + (size_t)dim;
@@ -448,6 +449,7 @@ static void attention_case(const cpu_kernels *k, rng *r, int n_q, int dim, kv_ty
     for (int i = 0; i < n_q; i++) visible[i] = i == 1 ? P : 1 + (int)(rng_next(r) % P);
     if (n_q > 6) visible[3] = visible[4] = visible[5] = visible[6];
     if (n_q == 1) visible[0] = P;
+    for (int i = 0; seen && i < n_q; i++) visible[i] = seen;
     float *q = random_floats(r, (size_t)(n_q - 1) * q_stride + (size_t)dim, 3);
     void *kk = random_heads(r, P, dim, type, kv_stride, 2),
          *vv = random_heads(r, P, dim, type, kv_stride, 1);
@@ -492,11 +494,16 @@ static void test_each_attention(void **state) {
     (void)state;
     rng r;
     rng_seed(&r, 8);
-    static const int n_qs[] = {1, 2, 5, 8, 19}, dims[] = {8, 20, 32, 64, 100};
+    static const int n_qs[] = {1, 2, 5, 8, 19}, dims[] = {8, 20, 32, 64, 100},
+                     seen[] = {1, 15, 16, 17, 63, 64, 65, 128, 200};
+    static const kv_type types[] = {KV_F16, KV_Q8, KV_F32};
     for (int t = 1; cpu_at(t); t++) {
         for (int i = 0; i < 25; i++)
-            attention_case(cpu_at(t), &r, n_qs[i % 5], dims[i / 5], i % 2 ? KV_F16 : KV_F32);
-        for (int i = 0; i < 15; i++) attention_case(cpu_at(t), &r, n_qs[i % 5], 32 << i / 5, KV_Q8);
+            attention_case(cpu_at(t), &r, n_qs[i % 5], dims[i / 5], i % 2 ? KV_F16 : KV_F32, 0);
+        for (int i = 0; i < 15; i++)
+            attention_case(cpu_at(t), &r, n_qs[i % 5], 32 << i / 5, KV_Q8, 0);
+        for (int i = 0; i < 3 * LENGTH(seen); i++)
+            attention_case(cpu_at(t), &r, 8, 32 << i % 3, types[i % 3], seen[i / 3]);
     }
 }
 
