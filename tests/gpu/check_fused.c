@@ -236,10 +236,12 @@ void check_fused(lab *l) {
     for (int i = 0; i < 4; i++) {
         moe a = {ns[i], 4, 40, 256, 128, 128}, b = {ns[i], 3, 16, 384, 256, 0};
         moe c = {ns[i], 8, 256, 128, 384, 256}, d = {ns[i], 1, 1, 128, 128, 640};
+        moe e = {ns[i], 8, 256, 128, 512, 512}; /* 8 rows: no room for the shared one beside them */
         mixture(l, &a);
         mixture(l, &b);
         mixture(l, &c);
         mixture(l, &d);
+        mixture(l, &e);
     }
     lab_end_group(l, "a mixture of experts: joined or not");
 }

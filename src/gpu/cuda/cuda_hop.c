@@ -277,6 +277,21 @@ err cuda_hop_plan(gpu_queue *q, const args_plan *a, bool *done) {
     return start(q, HOP_hop_sort, (gpu_shape){1, 1, 1, shared}, SORT_THREADS, &copy);
 }
 
+/* As it is, joined with nothing. */
+static err launch(gpu_queue *q, gpu_kernel k, const void *args) {
+    cuda_pending p = {.kernel = k, .shape = gpu_shape_of(k, args)};
+    memcpy(p.args, args, gpu_kernel_args_bytes(k));
+    return cuda_launch_now(q, &p);
+}
+
+/* The shared expert by launches of its own. */
+static err shared_expert(gpu_queue *q, const cuda_moe *m) {
+    bool done;
+    TRY(launch(q, GPU_swiglu, m->act));
+    TRY(cuda_hop_matvec(q, NULL, m->shared, NULL, &done));
+    return done ? err_none() : launch(q, GPU_matvec, m->shared);
+}
+
 err cuda_hop_moe(gpu_queue *q, const cuda_moe *m, bool *done) {
     *done = false;
     if (!device_of(q)->has_hop || !experts_fit(m->in) || !experts_fit(m->out)) return err_none();
@@ -291,11 +306,18 @@ err cuda_hop_moe(gpu_queue *q, const cuda_moe *m, bool *done) {
         out.shared = m->shared->m[0];
         out.act = *m->act;
     }
-    bool fits = false;
+    bool fits = false, apart = false; /* apart: no room for the shared expert beside the others */
     TRY(few_out(q, &out, true, &fits));
+    if (!fits && m->shared) {
+        apart = true;
+        memset(&out.shared, 0, sizeof out.shared);
+        TRY(few_out(q, &out, true, &fits));
+    }
     if (!fits) return err_none();
     TRY(few_in(q, &in, done));
-    return *done ? few_out(q, &out, false, done) : err_none();
+    if (!*done) return err_none();
+    if (apart) TRY(shared_expert(q, m));
+    return few_out(q, &out, false, done);
 }
 
 /* ---- the delta rule ---- */

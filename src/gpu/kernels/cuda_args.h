@@ -56,7 +56,8 @@ typedef struct args_few_in {
 } args_few_in;
 
 /* The shared expert's swiglu and way out, the way out of all experts, combine. combine.h NULL: the
- * experts only, results to e.y. shared.w NULL: no shared expert. */
+ * experts only, results to e.y. shared.w NULL: the shared expert's results are in combine.shared,
+ * which is NULL where there is none. */
 typedef struct args_few_out {
     args_experts e;
     args_swiglu act;
