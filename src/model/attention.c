@@ -95,7 +95,7 @@ static void prepare_head(const attn_job *j, int row, int h) {
     const float *q = j->q + (size_t)row * (size_t)j->q_width;
     float *out = o->grouped + ((size_t)h * (size_t)j->b->rows + (size_t)row) * (size_t)(group * d);
     for (int i = h * group; i < (h + 1) * group; i++, out += d) {
-        ask_keys(j, item, h, i - h * group);
+        if (t == 0) ask_keys(j, item, h, i - h * group);
         k->rmsnorm(out, q + (size_t)i * (size_t)head_width, j->w->q_norm, d, eps);
         k->rope(out, cos_, sin_, half);
     }

@@ -288,22 +288,19 @@ err cuda_start(gpu_queue *q, cu_function f, const char *name, gpu_shape shape, i
     return err_none();
 }
 
-err cuda_launch_now(gpu_queue *q, const cuda_pending *p) {
+err cuda_launch_now(gpu_queue *q, gpu_kernel k, gpu_shape shape, const void *args) {
     cuda_device *d = device_of(q->device);
-    void *list[] = {(void *)(uintptr_t)p->args};
+    void *list[] = {(void *)(uintptr_t)args};
     bool done = false;
-    TRY(cuda_fast_launch(q, p->kernel, p->args, &done));
+    TRY(cuda_fast_launch(q, k, args, &done));
     if (done) return err_none();
-    return cuda_start(q, d->kernel[p->kernel], gpu_kernel_name(p->kernel), p->shape,
-                      gpu_kernel_threads(p->kernel), list);
+    return cuda_start(q, d->kernel[k], gpu_kernel_name(k), shape, gpu_kernel_threads(k), list);
 }
 
 static err cuda_launch(gpu_queue *q, gpu_kernel k, gpu_shape shape, const void *args) {
     cuda_device *d = device_of(q->device);
     if (d->has_hop && !d->plain) return cuda_put_off(q, k, shape, args);
-    cuda_pending now = {.kernel = k, .shape = shape};
-    memcpy(now.args, args, gpu_kernel_args_bytes(k));
-    return cuda_launch_now(q, &now);
+    return cuda_launch_now(q, k, shape, args);
 }
 
 /* ---- order ---- */

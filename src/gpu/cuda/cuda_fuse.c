@@ -128,7 +128,7 @@ static err start_first(gpu_queue *q, const cuda_pending *p, int n, int *used) {
     if (done) *used = 1;
     if (*used) return err_none();
     *used = 1;
-    return cuda_launch_now(q, &p[0]);
+    return cuda_launch_now(q, p[0].kernel, p[0].shape, p[0].args);
 }
 
 /* ---- the list ---- */

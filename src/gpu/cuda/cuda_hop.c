@@ -277,19 +277,13 @@ err cuda_hop_plan(gpu_queue *q, const args_plan *a, bool *done) {
     return start(q, HOP_hop_sort, (gpu_shape){1, 1, 1, shared}, SORT_THREADS, &copy);
 }
 
-/* As it is, joined with nothing. */
-static err launch(gpu_queue *q, gpu_kernel k, const void *args) {
-    cuda_pending p = {.kernel = k, .shape = gpu_shape_of(k, args)};
-    memcpy(p.args, args, gpu_kernel_args_bytes(k));
-    return cuda_launch_now(q, &p);
-}
-
 /* The shared expert by launches of its own. */
 static err shared_expert(gpu_queue *q, const cuda_moe *m) {
     bool done;
-    TRY(launch(q, GPU_swiglu, m->act));
+    TRY(cuda_launch_now(q, GPU_swiglu, gpu_shape_of(GPU_swiglu, m->act), m->act));
     TRY(cuda_hop_matvec(q, NULL, m->shared, NULL, &done));
-    return done ? err_none() : launch(q, GPU_matvec, m->shared);
+    if (done) return err_none();
+    return cuda_launch_now(q, GPU_matvec, gpu_shape_of(GPU_matvec, m->shared), m->shared);
 }
 
 err cuda_hop_moe(gpu_queue *q, const cuda_moe *m, bool *done) {

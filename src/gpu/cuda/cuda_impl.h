@@ -98,7 +98,7 @@ err cuda_start(gpu_queue *q, cu_function f, const char *name, gpu_shape shape, i
                void **list) MUST_USE;
 
 /* cuda_backend.c: a kernel by itself, at once. */
-err cuda_launch_now(gpu_queue *q, const cuda_pending *p) MUST_USE;
+err cuda_launch_now(gpu_queue *q, gpu_kernel k, gpu_shape shape, const void *args) MUST_USE;
 
 /* cuda_fuse.c: a launch for later, and all of them now. */
 err cuda_put_off(gpu_queue *q, gpu_kernel k, gpu_shape shape, const void *args) MUST_USE;
