@@ -205,7 +205,9 @@ static err begin(ops *face, const batch *b) {
             qmat_row_f32(x, &o->o.weights->embed, b->items[i].ids[t]);
         }
     }
-    return enter(face, b);
+    TRY(enter(face, b));
+    look_ahead(o, b, -1);
+    return err_none();
 }
 
 /* The head for n rows that lie one after the other in o->h, a piece of the vocabulary at a time. */

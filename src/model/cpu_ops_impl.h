@@ -100,7 +100,8 @@ bool linear_takes_pick(const cpu_ops *o, const qmat *w);
 /* o->h was written anew. */
 void linear_forget(cpu_ops *o);
 
-/* look_ahead.c: tells the store what the layer after this one will probably ask for. */
+/* look_ahead.c: tells the store what the layers after this one will probably ask for; layer -1
+ * stands before the first one. */
 #define LOOK_MAX 16
 void look_ahead(cpu_ops *o, const batch *b, int layer);
 

@@ -470,7 +470,7 @@ err gpu_ops_attach(gpu_ops *o, expert_store *store, weights_progress progress, v
         if (!t->pins[i]) return err_make(ERR_NOMEM, "no memory for the table of pins");
     }
     pin_store(o);
-    prefetch_init(&o->governor);
+    prefetch_init(&o->governor, false);
     TRY(gpu_share_open(o));
     /* Where some stay on disk, use decides what is uploaded. */
     bool all = !o->o.share.place && t->owned_max + expert_store_slots(store) >= t->n_keys;

@@ -144,6 +144,8 @@ static void linear_task(void *ctx, int task, int worker) {
     while (i + 1 < j->n && j->list[i + 1].first_task <= task) i++;
     const linear *l = &j->list[i];
     int begin = (task - l->first_task) * l->block, end = int_min(begin + l->block, l->w->rows);
+    /* The engine thread, which the store belongs to: the disk must not stand still meanwhile. */
+    if (worker == 0 && j->o->o.store) expert_store_tend(j->o->o.store);
     products(j, l, begin, end, worker);
     for (int t = 0; l->bias && t < l->n; t++) {
         for (int r = begin; r < end; r++) l->y[(size_t)t * l->y_stride + (size_t)r] += l->bias[r];

@@ -3,7 +3,8 @@
  * The next layer's router, applied to what this layer's MLP is about to read: the layers' additions
  * to the residual stream are small, so most of the true choice is among its first guesses (70-80 %
  * on the bundled model). The store decides whether and how many of them it reads; what is computed
- * never depends on it.
+ * never depends on it. Before the first layer the embedding stands for its state. Where nearly all
+ * guesses come true, the layer after the next is guessed as well when the disk has little to do.
  *
  * The rows of a long prompt together want most experts of every layer: there is nothing to guess.
  */
@@ -23,14 +24,8 @@ static void best_of(const float *p, int n, int k, int *ids) {
     }
 }
 
-void look_ahead(cpu_ops *o, const batch *b, int layer) {
-    int next = layer + 1;
-    if (!o->o.look_ahead || next >= o->c->layers || !share_has(o->o.share, next)) return;
-    const layer_weights *w = &o->o.weights->layers[next];
-    if (w->sparse_index < 0 || expert_store_resident(o->o.store)) return;
-    if (prefetch_sweeps(b->rows * o->o.experts_per_token, o->c->experts))
-        expert_store_sweep(o->o.store, w->sparse_index);
-    if (b->rows != 1) return;
+/* The experts of a layer that the residual stream, as it is, would choose. */
+static void look_to(cpu_ops *o, const layer_weights *w, bool far) {
     int n = o->c->experts, k = o->o.experts_per_token, ids[LOOK_MAX];
     k = k < LOOK_MAX ? k : LOOK_MAX;
     o->o.kernels->rmsnorm(o->look_x, o->x, w->post_norm, o->c->hidden, (float)o->c->norm_eps);
@@ -43,5 +38,25 @@ void look_ahead(cpu_ops *o, const batch *b, int layer) {
                 .precise = true};
     linear_run(o, &l, 1);
     best_of(o->look_p, n, k, ids);
-    expert_store_hint(o->o.store, w->sparse_index, ids, k);
+    if (far)
+        expert_store_hint_far(o->o.store, w->sparse_index, ids, k);
+    else
+        expert_store_hint(o->o.store, w->sparse_index, ids, k);
+}
+
+/* NULL: it is not computed here, or has no experts. */
+static const layer_weights *sparse_layer(const cpu_ops *o, int layer) {
+    if (layer >= o->c->layers || !share_has(o->o.share, layer)) return NULL;
+    const layer_weights *w = &o->o.weights->layers[layer];
+    return w->sparse_index < 0 ? NULL : w;
+}
+
+void look_ahead(cpu_ops *o, const batch *b, int layer) {
+    if (!o->o.look_ahead || !o->o.store || expert_store_resident(o->o.store)) return;
+    const layer_weights *next = sparse_layer(o, layer + 1), *far = sparse_layer(o, layer + 2);
+    if (next && prefetch_sweeps(b->rows * o->o.experts_per_token, o->c->experts))
+        expert_store_sweep(o->o.store, next->sparse_index);
+    if (b->rows != 1) return;
+    if (next) look_to(o, next, false);
+    if (far && expert_store_far_wanted(o->o.store)) look_to(o, far, true);
 }

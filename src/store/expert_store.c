@@ -35,7 +35,7 @@ static void unpin(expert_store *s, slot *x) {
     if (x->state == SLOT_LOADING) s->n_unpinned_loading++;
     if (x->state == SLOT_FAILED || s->lent[x->key]) {
         store_free(s, x);
-    } else if (x->state == SLOT_READY) {
+    } else if (x->state == SLOT_READY && !x->kept) {
         cache_add(&s->cache, x->key);
     }
 }
@@ -47,10 +47,21 @@ static bool have_room(const expert_store *s, int layer, const int *ids, int n) {
         const slot *x = store_slot_at(s, key_of(s, layer, ids[i]));
         if (!x)
             missing++;
-        else if (x->pins == 0 && x->state == SLOT_READY)
+        else if (cache_evictable(&s->cache, x->key))
             kept++;
     }
     return missing <= s->n_free + s->cache.n_heap - kept;
+}
+
+/* The slot of an open guess, which may be evicted from now on. */
+static void unkeep(expert_store *s, slot *x) {
+    if (!x || !x->kept) return;
+    x->kept = false;
+    if (x->state == SLOT_READY && x->pins == 0) cache_add(&s->cache, x->key);
+}
+
+static void unkeep_all(expert_store *s) {
+    for (int i = 0; i < s->n_open_guesses; i++) unkeep(s, store_slot_at(s, s->open_guesses[i].key));
 }
 
 /* Waits until no read that was called off stands where one of ids belongs, and until all of ids can
@@ -60,6 +71,7 @@ static err make_room(expert_store *s, int layer, const int *ids, int n) {
         int key = key_of(s, layer, ids[i]);
         for (slot *x; (x = store_slot_at(s, key)) && store_is_called_off(x);) store_pump(s, true);
     }
+    if (!have_room(s, layer, ids, n)) unkeep_all(s);
     while (!have_room(s, layer, ids, n)) {
         bool called_off = s->guesses.head >= 0;
         while (s->guesses.head >= 0) store_call_off(s, &s->slots[s->guesses.head]);
@@ -75,19 +87,20 @@ static err make_room(expert_store *s, int layer, const int *ids, int n) {
 static void settle_guesses(expert_store *s, int layer) {
     int kept = 0;
     for (int i = 0; i < s->n_open_guesses; i++) {
-        int32_t key = s->open_guesses[i];
-        slot *x = store_slot_at(s, key);
-        if (key / s->map.n_experts != layer) {
-            s->open_guesses[kept++] = key;
+        open_guess guess = s->open_guesses[i];
+        slot *x = store_slot_at(s, guess.key);
+        if (guess.key / s->map.n_experts != layer) {
+            s->open_guesses[kept++] = guess;
             continue;
         }
+        unkeep(s, x);
         bool came_true = x && x->pins > 0;
         bool was_read = x && (x->state != SLOT_LOADING || x->run > 0 || x->run_at > 0);
         if (was_read) {
             s->stats.prefetch_issued++;
             s->stats.prefetch_used += came_true;
             s->stats.prefetch_wasted += !came_true;
-            prefetch_outcome(&s->governor, came_true);
+            prefetch_outcome(guess.far ? &s->far : &s->near, came_true);
         }
         if (x && !came_true) store_call_off(s, x);
     }
@@ -130,19 +143,53 @@ static bool guess_is_cheap(expert_store *s) {
     return worst >= 0 && !cache_is_hot(&s->cache, worst);
 }
 
-void expert_store_hint(expert_store *s, int layer, const int *ids, int n) {
-    int missing = 0;
-    for (int i = 0; i < n; i++) missing += store_is_missing(s, key_of(s, layer, ids[i]));
-    int left = missing ? prefetch_hint(&s->governor) : 0;
-    for (int i = 0; i < n && left > 0 && s->n_open_guesses < STORE_GUESS_MAX; i++) {
+/* Reads the first `most` of ids that are not in memory. */
+static void guess_first(expert_store *s, int layer, const int *ids, int n, int most, bool far) {
+    for (int i = 0; i < n && most > 0 && s->n_open_guesses < STORE_GUESS_MAX; i++) {
         int key = key_of(s, layer, ids[i]);
         if (!store_is_missing(s, key)) continue;
         if (!guess_is_cheap(s)) break;
-        store_guess(s, store_claim(s, key));
-        s->open_guesses[s->n_open_guesses++] = key;
-        left--;
+        slot *x = store_claim(s, key);
+        x->kept = true;
+        store_guess(s, x);
+        s->open_guesses[s->n_open_guesses++] = (open_guess){.key = key, .far = far};
+        most--;
     }
     store_pump(s, false);
+}
+
+static bool any_missing(const expert_store *s, int layer, const int *ids, int n) {
+    for (int i = 0; i < n; i++)
+        if (store_is_missing(s, key_of(s, layer, ids[i]))) return true;
+    return false;
+}
+
+void expert_store_hint(expert_store *s, int layer, const int *ids, int n) {
+    int most = any_missing(s, layer, ids, n) ? prefetch_hint(&s->near) : 0;
+    guess_first(s, layer, ids, n, most, false);
+}
+
+/* How many more far guesses the disk could do with. */
+static int far_room(const expert_store *s) {
+    int room = STORE_FAR_BELOW;
+    for (int i = 0; i < s->n_open_guesses; i++) {
+        const slot *x = store_slot_at(s, s->open_guesses[i].key);
+        room -= x && x->guess && (x->queued || x->reads);
+    }
+    return room;
+}
+
+bool expert_store_far_wanted(const expert_store *s) {
+    return s->near.share >= PREFETCH_SURE && far_room(s) > 0;
+}
+
+void expert_store_hint_far(expert_store *s, int layer, const int *ids, int n) {
+    if (!expert_store_far_wanted(s) || !any_missing(s, layer, ids, n)) return;
+    guess_first(s, layer, ids, n, int_min(prefetch_hint(&s->far), far_room(s)), true);
+}
+
+void expert_store_tend(expert_store *s) {
+    if (s->demand.head >= 0 || s->guesses.head >= 0) store_collect(s);
 }
 
 /* There is a slot for an expert of this layer that is not taken from the same layer. */
@@ -283,13 +330,21 @@ void expert_store_returned(expert_store *s, int layer, int id, bool complete) {
 
 /* ---- invariants ---- */
 
+static bool is_open_guess(const expert_store *s, int32_t key) {
+    for (int i = 0; i < s->n_open_guesses; i++)
+        if (s->open_guesses[i].key == key) return true;
+    return false;
+}
+
 static const char *check_slot(const expert_store *s, int32_t index) {
     const slot *x = &s->slots[index];
     if (x->state == SLOT_FREE) return x->key < 0 ? NULL : "a free slot has a key";
     if (x->key < 0 || x->key >= s->n_keys) return "a used slot has no key";
     if (s->slot_of[x->key] != index) return "1: slot_of does not lead back to the slot";
     bool evictable = cache_evictable(&s->cache, x->key);
-    if (evictable != (x->state == SLOT_READY && x->pins == 0)) return "2: evictable or not";
+    if (evictable != (x->state == SLOT_READY && x->pins == 0 && !x->kept))
+        return "2: evictable or not";
+    if (x->kept && !is_open_guess(s, x->key)) return "2: kept, but no open guess";
     if (x->state == SLOT_FAILED && x->pins == 0) return "4: a failed slot that nobody waits for";
     if (store_is_called_off(x) && x->pins) return "5: called off, but somebody waits for it";
     if (x->state != SLOT_LOADING && (x->reads || x->queued)) return "reads of a slot that is done";
@@ -306,7 +361,7 @@ const char *expert_store_check(const expert_store *s) {
         loading += s->slots[i].state == SLOT_LOADING && s->slots[i].pins == 0;
         ready += s->slots[i].state == SLOT_READY && !s->lent[s->slots[i].key];
         demand += s->slots[i].guess ? 0 : s->slots[i].reads;
-        n_heap += s->slots[i].state == SLOT_READY && s->slots[i].pins == 0;
+        n_heap += s->slots[i].state == SLOT_READY && s->slots[i].pins == 0 && !s->slots[i].kept;
     }
     int lent = 0;
     for (int i = 0; i < s->n_keys; i++) {

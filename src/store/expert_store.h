@@ -116,11 +116,21 @@ void expert_store_tick(expert_store *s);
  */
 void expert_store_hint(expert_store *s, int layer, const int *ids, int n);
 
+/* The same for the layer after the next, as long as nearly all guesses come true, and only while
+ * the disk has less than a few guesses before it: so it has the next reads at hand when a layer
+ * misses little. far_wanted: whether that is so, and naming experts is worth the time. */
+bool expert_store_far_wanted(const expert_store *s);
+void expert_store_hint_far(expert_store *s, int layer, const int *ids, int n);
+
 /* The same for a long prompt, whose rows together ask for most experts of a layer: those of the
  * next one are read in order while the disk has nothing else to do. At most STORE_SWEEP_MAX of them
  * and an eighth of the slots; neither counted as guesses nor governed. */
 #define STORE_SWEEP_MAX 48
 void expert_store_sweep(expert_store *s, int layer);
+
+/* Between two pieces of arithmetic: if reads wait for their turn, starts them once those before
+ * them have ended. Takes no checksums; costs next to nothing where there is nothing to do. */
+void expert_store_tend(expert_store *s);
 
 /* Reads all experts, in order, while the disk has nothing else to do: where every one has a slot,
  * else no effect. Goes on inside every call of the store. */

@@ -3,7 +3,7 @@
  *     slot_of [n_keys]   key = layer * n_experts + expert -> slot, or -1
  *     slots [n_slots]    FREE -> LOADING -> READY -> FREE
  *                                   \-----> FAILED -/
- *     cache              the READY slots without a pin, worst first (cache.h)
+ *     cache              the READY slots that may be evicted, worst first (cache.h)
  *     demand             LOADING slots that somebody asked for, whose reads are not all started
  *     guesses            LOADING slots that nobody asked for yet (hints, filling), the same
  *
@@ -16,7 +16,8 @@
  *
  * Numbered invariants, checked by expert_store_check in tests:
  *   1 a key has at most one slot, and slot_of and slots agree
- *   2 a slot is in the cache's heap exactly when it is READY and has no pin
+ *   2 a slot is in the cache's heap exactly when it is READY, has no pin and is not kept
+ *     for an open guess
  *   3 a slot is in the free list exactly when it is FREE
  *   4 FAILED slots have pins; the last one to go frees the slot
  *   5 a slot whose reads were called off (ECANCELED) has no pin
@@ -31,6 +32,7 @@
 
 #define STORE_PART_MAX  (256u << 20) /* bytes: nine of them stay below 4 GiB */
 #define STORE_GUESS_MAX 16           /* hinted experts whose fate is open */
+#define STORE_FAR_BELOW 6            /* guesses on their way, from which no far one joins them */
 #define STORE_REREADS_MAX                                                                          \
     2                       /* of a record with the wrong checksum; the last one from the mirror   \
                              */
@@ -46,6 +48,7 @@ typedef struct slot {
     slot_state state;
     bool queued;      /* in demand or guesses: not all reads are started */
     bool guess;       /* nobody has asked for it yet */
+    bool kept;        /* an open guess: evicted, it would have been read for nothing */
     int32_t reads;    /* in flight */
     int32_t rereads;  /* of the whole record, because its checksum was wrong */
     int32_t run;      /* next piece to start */
@@ -53,6 +56,11 @@ typedef struct slot {
     io_read failure;  /* the first read that failed; .error 0 when none did */
     expert_view view; /* when READY */
 } slot;
+
+typedef struct open_guess {
+    int32_t key;
+    bool far; /* of the layer after the next when it was made */
+} open_guess;
 
 typedef struct slot_queue {
     int32_t head, tail; /* -1 when empty */
@@ -84,8 +92,8 @@ struct expert_store {
     int64_t on_drive[IO_DRIVES_MAX]; /* bytes in flight */
     slot_queue demand, guesses;
     cache cache;
-    prefetch governor;
-    int32_t open_guesses[STORE_GUESS_MAX]; /* keys */
+    prefetch near, far; /* governors of guesses for the next layer and the one after it */
+    open_guess open_guesses[STORE_GUESS_MAX];
     int n_open_guesses;
     int32_t arrived[2 * IO_DEPTH_MAX]; /* slots: LOADING, complete, not checked yet */
     int n_arrived;
@@ -130,7 +138,7 @@ static inline bool store_is_called_off(const slot *x) {
 /* Collects what has ended, checks it, and starts what waits. With wait, blocks until at least one
  * read ends or a slot is checked; false when there is none. */
 bool store_pump(expert_store *s, bool wait);
-/* Only collects and starts: before a request, whose reads are worth more than checksums now. */
+/* Only collects and starts: where reads are worth more than checksums now. */
 void store_collect(expert_store *s);
 /* Only starts what waits. */
 void store_start(expert_store *s);

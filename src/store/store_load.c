@@ -138,7 +138,7 @@ static void loaded(expert_store *s, slot *x, bool damaged) {
     }
     if (s->direct) record_settle(&r, slot_data(s, x));
     store_complete(s, x);
-    if (x->pins == 0) cache_add(&s->cache, x->key);
+    if (x->pins == 0 && !x->kept) cache_add(&s->cache, x->key);
 }
 
 /* x, where it is one of the arrived, is none any more. */
@@ -251,9 +251,7 @@ static bool collect(expert_store *s, bool wait) {
     return true;
 }
 
-void store_collect(expert_store *s) {
-    if (s->n_arrived == 0) collect(s, false);
-}
+void store_collect(expert_store *s) { collect(s, false); }
 
 typedef struct checking {
     const expert_store *s;

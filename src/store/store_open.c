@@ -182,7 +182,8 @@ static void lay_out(expert_store *s) {
     }
     s->n_free = s->n_slots;
     s->fill_at = s->n_keys;
-    prefetch_init(&s->governor);
+    prefetch_init(&s->near, false);
+    prefetch_init(&s->far, true);
     arena_freeze(&s->memory);
 }
 

@@ -95,7 +95,7 @@ static expert_store_stats stats_of(const bed *b) {
 static void test_governor(void **state) {
     (void)state;
     prefetch p;
-    prefetch_init(&p);
+    prefetch_init(&p, false);
     assert_int_equal(prefetch_hint(&p), PREFETCH_START);
     for (int i = 0; i < 200; i++) {
         prefetch_outcome(&p, true);
@@ -117,6 +117,20 @@ static void test_governor(void **state) {
     assert_true(prefetch_hint(&p) > 0);
 }
 
+/* What three in four outcomes being true leads to, from nothing and from the most. */
+static void test_governor_sure(void **state) {
+    (void)state;
+    for (int far = 0; far < 2; far++) {
+        for (int from = 0; from < 2; from++) {
+            prefetch p;
+            prefetch_init(&p, far);
+            for (int i = 0; i < 200; i++) prefetch_outcome(&p, from);
+            for (int i = 0; i < 2000; i++) prefetch_outcome(&p, i % 4);
+            assert_int_equal(p.allowance, far ? 0 : PREFETCH_USUAL);
+        }
+    }
+}
+
 /* ---- hints ---- */
 
 /* Hints that come true p times in 10, in a random life: every byte right, every count consistent.
@@ -133,7 +147,9 @@ static void hint_life(bed *b, int p, uint64_t seed) {
         expert_store_hint(b->s, layer, ids, 3);
         bed_check(b);
         if (rng_next(&r) % 4 == 0) expert_store_hint(b->s, (layer + 1) % LAYERS, ids, 3);
+        if (rng_next(&r) % 4 == 0) expert_store_hint_far(b->s, (layer + 2) % LAYERS, ids, 3);
         if (rng_next(&r) % 3 == 0) expert_store_idle(b->s, 1);
+        expert_store_tend(b->s);
         bed_check(b);
         get(b, layer, first, 1 + (int)(rng_next(&r) % 3));
         if (rng_next(&r) % 4 == 0)
@@ -185,6 +201,64 @@ static void test_hint_effect(void **state) {
         assert_int_equal(stats_of(&b).hits, 2);
         bed_close(&b);
     }
+}
+
+/* A guess that has come is not evicted before its layer is asked, though its expert was used longer
+ * ago than all others; nor does it stand in the way of a request that needs its slot. */
+static void test_guess_stays(void **state) {
+    (void)state;
+    bed b;
+    start(&b);
+    assert_true(bed_open(&b, IO_BUFFERED, 10));
+    for (int i = 0; i < 12; i++) {
+        expert_store_tick(b.s);
+        get(&b, i % 2, 0, 5);
+    }
+    for (int i = 0; i < 40; i++) expert_store_tick(b.s);
+    get(&b, 0, 0, 1); /* the other layer's are cold now, those of this one hot */
+    expert_store_hint(b.s, 2, (int[]){1, 2}, 2);
+    assert_true(expert_store_idle(b.s, 1000));
+    for (int i = 5; i < 8; i++) get(&b, 0, i, 1);
+    uint64_t hits = stats_of(&b).hits;
+    get(&b, 2, 1, 2);
+    assert_int_equal(stats_of(&b).hits - hits, 2);
+    for (int i = 0; i < 40; i++) expert_store_tick(b.s);
+    expert_store_hint(b.s, 1, (int[]){6, 7}, 2);
+    assert_true(expert_store_idle(b.s, 1000));
+    get(&b, 2, 0, EXPERTS);
+    assert_ok(expert_store_request(b.s, 0, (int[]){0, 1, 2, 3, 4, 5, 6, 7}, 8));
+    assert_ok(expert_store_request(b.s, 1, (int[]){0, 1}, 2));
+    bed_check(&b);
+    for (int i = 0; i < 10; i++) expert_store_release(b.s, i / 8, i % 8);
+    bed_close(&b);
+}
+
+/* Far guesses are read once the near ones have come true, and while few are on their way. */
+static void test_far(void **state) {
+    (void)state;
+    bed b;
+    start(&b);
+    assert_true(bed_open(&b, IO_BUFFERED, LAYERS * EXPERTS - 1));
+    assert_false(expert_store_far_wanted(b.s));
+    expert_store_hint_far(b.s, 2, (int[]){0, 1}, 2);
+    assert_true(expert_store_idle(b.s, 1000));
+    assert_int_equal(stats_of(&b).read_bytes, 0);
+    for (int i = 0; i < EXPERTS && !expert_store_far_wanted(b.s); i += 2) {
+        for (int layer = 0; layer < 2; layer++) {
+            expert_store_hint(b.s, layer, (int[]){i, i + 1}, 2);
+            expert_store_idle(b.s, 1000);
+            get(&b, layer, i, 2);
+        }
+    }
+    assert_true(stats_of(&b).prefetch_used > PREFETCH_MEMORY / 2);
+    uint64_t misses = stats_of(&b).misses;
+    if (expert_store_far_wanted(b.s)) {
+        expert_store_hint_far(b.s, 2, (int[]){4, 5}, 2);
+        assert_true(expert_store_idle(b.s, 1000));
+        get(&b, 2, 4, 2);
+        assert_int_equal(stats_of(&b).misses, misses);
+    }
+    bed_close(&b);
 }
 
 /* Guesses that keep failing end, but for one now and then. */
@@ -536,6 +610,9 @@ static void test_lending(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_governor),
+        cmocka_unit_test(test_governor_sure),
+        cmocka_unit_test(test_guess_stays),
+        cmocka_unit_test(test_far),
         cmocka_unit_test_setup_teardown(test_hints, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_hint_effect, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_hints_stop, scratch_open, scratch_close),
