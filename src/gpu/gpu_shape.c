@@ -59,8 +59,9 @@ static gpu_shape sequence_shape(gpu_kernel k, const void *args) {
     case GPU_delta: {
         const args_delta *a = args;
         assert(a->dk <= DELTA_DK_MAX);
+        int tokens = 2 * DELTA_TOKENS * DELTA_DK_MAX;
         return shape(over(a->dv, DELTA_COLUMNS), a->n_v, a->n_segments,
-                     2 * DELTA_TOKENS * DELTA_DK_MAX);
+                     tokens > CHUNK_FLOATS ? tokens : CHUNK_FLOATS);
     }
     default: {
         const args_delta_out *a = args;

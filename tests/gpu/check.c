@@ -231,10 +231,11 @@ int main(int argc, char **argv) {
     check_top(&l);
     check_fused(&l);
     if (strcmp(backend, "host")) {
-        printf("the portable bodies of matrices:\n");
+        printf("the portable bodies of matrices and of the delta rule:\n");
         gpu_plain(l.device, true);
         check_matrices(&l);
         check_experts(&l);
+        check_delta_rule(&l);
         gpu_plain(l.device, false);
     }
     if (timing) time_kernels(&l);

@@ -66,6 +66,7 @@ void check_dense(lab *l);
 void check_matrices(lab *l); /* the part of check_dense with a faster twin on cards */
 void check_attention(lab *l);
 void check_delta(lab *l);
+void check_delta_rule(lab *l); /* likewise */
 void check_experts(lab *l);
 void check_top(lab *l);
 void check_fused(lab *l);

@@ -54,6 +54,7 @@ static void conv_case(lab *l, int channels, const int *counts, int n_segments) {
 
 typedef struct delta_shape {
     int n_k, n_v, dk, dv;
+    float decay; /* the strongest; 0: -2 */
 } delta_shape;
 
 static const char *describe(const delta_shape *s, const char *what, int n) {
@@ -122,7 +123,8 @@ static void delta_case(lab *l, const delta_shape *s, const int *counts, int n_se
             l->cpu->l2norm(x, x, h < s->n_k ? (float)(1 / sqrt(s->dk)) : 1, s->dk, 1e-6f);
         }
     }
-    float *decay = lab_floats(l, gates, -2, 0), *beta = lab_floats(l, gates, 0, 1);
+    float *decay = lab_floats(l, gates, s->decay ? s->decay : -2, 0),
+          *beta = lab_floats(l, gates, 0, 1);
     float *state = lab_floats(l, (size_t)(SLOTS * per_slot), -1, 1),
           *want = lab_host(l, values * F);
     args_delta a = {.n_segments = n_segments, .n_k = s->n_k, .n_v = s->n_v, .dk = s->dk};
@@ -192,9 +194,37 @@ static void out_case(lab *l, const delta_shape *s, int n) {
     lab_end(l);
 }
 
+static const delta_shape shapes[] = {{1, 1, 32, 32, 0},
+                                     {2, 4, 128, 128, 0},
+                                     {1, 3, 40, 72, 0},
+                                     {2, 2, 256, 64, 0},
+                                     {4, 4, 64, 1, 0}};
+
+void check_delta_rule(lab *l) {
+    lab_begin(l);
+    for (int i = 0; i < 5; i++) {
+        delta_case(l, &shapes[i], (int[]){1}, 1);
+        delta_case(l, &shapes[i], (int[]){1, 9, 1}, 3);
+        delta_case(l, &shapes[i], (int[]){8, 70}, 2);
+        delta_case(l, &shapes[i], (int[]){7, 11, 14}, 3);
+    }
+    lab_end_group(l, "delta, token by token and many");
+    lab_begin(l);
+    static const delta_shape long_ones[] = {{2, 4, 128, 128, 0},
+                                            {1, 1, 128, 64, 0},
+                                            {1, 2, 128, 32, 0},
+                                            {1, 1, 128, 32, -0.01f},
+                                            {1, 1, 128, 32, -30}};
+    for (int i = 0; i < 5; i++) {
+        delta_case(l, &long_ones[i], (int[]){64 * (i + 1)}, 1);
+        delta_case(l, &long_ones[i], (int[]){331, 1, 90}, 3);
+        delta_case(l, &long_ones[i], (int[]){15, 43, 16}, 3);
+        delta_case(l, &long_ones[i], (int[]){17, 30, 200}, 3);
+    }
+    lab_end_group(l, "delta, prompts");
+}
+
 void check_delta(lab *l) {
-    static const delta_shape shapes[] = {
-        {1, 1, 32, 32}, {2, 4, 128, 128}, {1, 3, 40, 72}, {2, 2, 256, 64}, {4, 4, 64, 1}};
     lab_begin(l);
     static const int channels[] = {1, 255, 256, 257, 1000};
     for (int i = 0; i < 5; i++) {
@@ -210,20 +240,5 @@ void check_delta(lab *l) {
         out_case(l, &shapes[i], 4);
     }
     lab_end_group(l, "delta_in, delta_out: the bits of the CPU");
-    lab_begin(l);
-    for (int i = 0; i < 5; i++) {
-        delta_case(l, &shapes[i], (int[]){1}, 1);
-        delta_case(l, &shapes[i], (int[]){1, 9, 1}, 3);
-        delta_case(l, &shapes[i], (int[]){8, 70}, 2);
-    }
-    lab_end_group(l, "delta, token by token and many");
-    lab_begin(l);
-    static const delta_shape long_ones[] = {{2, 4, 128, 128}, {1, 1, 128, 64}, {1, 2, 128, 32}};
-    for (int i = 0; i < 3; i++) {
-        delta_case(l, &long_ones[i], (int[]){64 * (i + 1)}, 1);
-        delta_case(l, &long_ones[i], (int[]){331, 1, 90}, 3);
-        delta_case(l, &long_ones[i], (int[]){15, 43, 16}, 3);
-        delta_case(l, &long_ones[i], (int[]){17, 30, 200}, 3);
-    }
-    lab_end_group(l, "delta, prompts");
+    check_delta_rule(l);
 }

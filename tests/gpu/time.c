@@ -61,9 +61,9 @@ static void report(const bench *b, const char *name, double us, double bytes) {
 }
 
 /* The same by the portable body alone. */
-static void report_plain(bench *b, bench_fn fn, const void *args, int reps) {
+static void report_plain(bench *b, const char *name, bench_fn fn, const void *args, int reps) {
     gpu_plain(b->l->device, true);
-    report(b, "    portable", time_of(b, fn, args, reps), 0);
+    report(b, name, time_of(b, fn, args, reps), 0);
     gpu_plain(b->l->device, false);
 }
 
@@ -334,7 +334,7 @@ static void time_attention(bench *b) {
         double bytes =
             2.0 * c.n_kv * c.context * (double)gpu_kv_head_bytes(c.type, 256) * (c.whole ? 1 : c.n);
         report(b, name, time_of(b, run_attn, &c, c.whole ? 2 : 16), bytes);
-        report_plain(b, run_attn, &c, c.whole ? 1 : 16);
+        report_plain(b, "    portable", run_attn, &c, c.whole ? 1 : 16);
         if (!c.whole) report(b, "    attn_merge of it", time_of(b, run_merge, &c, 16), 0);
         lab_end(b->l);
     }
@@ -343,6 +343,7 @@ static void time_attention(bench *b) {
 typedef struct delta_case {
     int n_v, segments, tokens;
     gpu_addr list;
+    int by_token;
 } delta_case;
 
 static err run_delta(bench *b, const void *args, int i) {
@@ -352,7 +353,7 @@ static err run_delta(bench *b, const void *args, int i) {
     (void)i;
     args_delta a = {.n_segments = c->segments, .n_k = 16, .n_v = c->n_v, .dk = 128, .dv = 128};
     a.qkv = b->work.addr, a.stride = stride, a.state_stride = state / 4;
-    a.n = c->segments * c->tokens;
+    a.n = c->segments * c->tokens, a.by_token = c->by_token;
     a.decay = a.beta = b->work.addr;
     a.o = b->spare.addr;
     a.segments = c->list;
@@ -361,8 +362,9 @@ static err run_delta(bench *b, const void *args, int i) {
 }
 
 static void time_delta(bench *b) {
-    static const delta_case cases[] = {{32, 1, 1, 0},    {64, 1, 1, 0},   {32, 8, 1, 0},
-                                       {32, 1, 2048, 0}, {32, 1, 256, 0}, {64, 1, 2048, 0}};
+    static const delta_case cases[] = {{32, 1, 1, 0, 0},    {64, 1, 1, 0, 0},   {32, 8, 1, 0, 0},
+                                       {32, 1, 2048, 0, 0}, {32, 1, 256, 0, 0}, {64, 1, 2048, 0, 0},
+                                       {64, 8, 256, 0, 0}}; /* many groups: a small card */
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         delta_case c = cases[i];
         gpu_segment list[8];
@@ -372,7 +374,9 @@ static void time_delta(bench *b) {
         snprintf(name, sizeof name, "delta, %d heads, %d x %d tokens", c.n_v, c.segments, c.tokens);
         double bytes = 2.0 * c.n_v * 128 * 128 * 4 * c.segments;
         report(b, name, time_of(b, run_delta, &c, c.tokens > 1 ? 2 : 32), bytes);
-        if (c.tokens > 1) report_plain(b, run_delta, &c, 2);
+        if (c.tokens > 1) report_plain(b, "    portable", run_delta, &c, 2);
+        c.by_token = 1;
+        if (c.tokens > 1) report_plain(b, "    portable, token by token", run_delta, &c, 2);
         lab_end(b->l);
     }
 }
@@ -456,15 +460,17 @@ static void fill_pool(bench *b) {
         must(gpu_queue_wait(b->l->queue));
     }
     for (size_t i = 0; i < bytes / 4; i++) f[i] = (float)rng_unit(&b->l->random) - 0.5f;
-    must(gpu_copy_in(b->l->queue, b->work.addr, f, bytes));
-    must(gpu_queue_wait(b->l->queue));
+    for (size_t at = 0; at < b->work.bytes; at += bytes) {
+        must(gpu_copy_in(b->l->queue, b->work.addr + at, f, bytes));
+        must(gpu_queue_wait(b->l->queue));
+    }
     free(x), free(f);
 }
 
 void time_kernels(lab *l) {
     bench b = {.l = l};
     must(gpu_alloc(l->device, GPU_DEVICE, (size_t)POOL_MIB << 20, &b.pool));
-    must(gpu_alloc(l->device, GPU_DEVICE, (size_t)64 << 20, &b.work));
+    must(gpu_alloc(l->device, GPU_DEVICE, (size_t)128 << 20, &b.work));
     must(gpu_alloc(l->device, GPU_DEVICE, (size_t)512 << 20, &b.spare));
     fill_pool(&b);
     time_copies(&b);

@@ -12,14 +12,14 @@ import re
 import sys
 
 # 2.1, 2.2, 2.8: types; 4: address spaces; 5.1: kernel; 1.4: what of C++ is there.
-TYPES = "void bool char uchar short ushort int uint long ulong half float uint3 uint4 unsigned signed".split()
+TYPES = "void bool char uchar short ushort int uint long ulong half float uint3 uint4 float4 unsigned signed".split()
 SPACES = "device constant threadgroup thread".split()
 CPP = ("kernel const static inline struct enum typedef if else for while do switch case default break continue return "
        "sizeof true false").split()
 ATTRIBUTES = ("buffer threadgroup thread_index_in_threadgroup threads_per_threadgroup threadgroup_position_in_grid "
               "function_constant max_total_threads_per_threadgroup").split()
 LIBRARY = ("metal::threadgroup_barrier metal::mem_flags::mem_threadgroup metal::mem_flags::mem_device "
-           "metal::simd_shuffle_xor metal::fma metal::precise::sqrt "
+           "metal::simd_shuffle_xor metal::simd_shuffle metal::fma metal::precise::sqrt "
            "metal::simdgroup_barrier").split()
 # 1.4.4 and 1.5: not in the language.
 MISSING = ("double new delete throw try catch goto virtual dynamic_cast typeid thread_local register asm volatile wchar_t "

@@ -236,6 +236,7 @@ typedef void (*kernel_call)(const void *args, void *shared, const unsigned *at);
 typedef struct hooks {
     void (*barrier)(void);
     uint32_t (*simd_xor)(uint32_t x, int mask);
+    uint32_t (*simd_from)(uint32_t x, int lane);
     float (*float_of_half)(uint16_t h);
     uint16_t (*half_of_float)(float x);
 } hooks;
@@ -251,6 +252,12 @@ static void hook_barrier(void) {
 static uint32_t hook_xor(uint32_t x, int mask) {
     host_fiber *f = current;
     uint32_t y = host_simd_xor(f, x, mask);
+    current = f;
+    return y;
+}
+static uint32_t hook_from(uint32_t x, int lane) {
+    host_fiber *f = current;
+    uint32_t y = host_simd_from(f, x, lane);
     current = f;
     return y;
 }
@@ -663,7 +670,7 @@ typedef struct command {
     l->_constants = dlsym(handle, "stand_in_constant");
     hooks *h = dlsym(handle, "stand_in");
     must_hold(h && l->_constants, "the shared object has no hooks");
-    *h = (hooks){hook_barrier, hook_xor, hook_float, hook_half};
+    *h = (hooks){hook_barrier, hook_xor, hook_from, hook_float, hook_half};
     return l;
 }
 - (id<MTLComputePipelineState>)newComputePipelineStateWithFunction:(id<MTLFunction>)function

@@ -77,6 +77,23 @@ static void exchanges(void **state) {
     }
 }
 
+/* Every lane asks another one, some the same. */
+static void asks(host_where at, const void *args, float *shared) {
+    uint32_t *out = *(uint32_t *const *)args;
+    (void)shared;
+    out[at.thread] = host_simd_from(at.fiber, (uint32_t)at.thread, at.thread * 6 % 32);
+}
+
+static void any_lane(void **state) {
+    (void)state;
+    for (int order = 0; order < 3; order++) {
+        static uint32_t out[64];
+        uint32_t *args = out;
+        assert_int_equal(run(asks, &args, 64, order).code, ERR_NONE);
+        for (uint32_t i = 0; i < 64; i++) assert_int_equal(out[i], i / 32 * 32 + i * 6 % 32);
+    }
+}
+
 static void half_waits(host_where at, const void *args, float *shared) {
     (void)args, (void)shared;
     if (at.thread < at.threads / 2) host_barrier(at.fiber);
@@ -160,8 +177,9 @@ static void windows(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(trial_decides), cmocka_unit_test(windows),      cmocka_unit_test(barriers),
-        cmocka_unit_test(exchanges),     cmocka_unit_test(broken_rules), cmocka_unit_test(shapes),
+        cmocka_unit_test(trial_decides), cmocka_unit_test(windows),  cmocka_unit_test(barriers),
+        cmocka_unit_test(exchanges),     cmocka_unit_test(any_lane), cmocka_unit_test(broken_rules),
+        cmocka_unit_test(shapes),
     };
     if (host_runner_open(&runner).code) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

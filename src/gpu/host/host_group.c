@@ -157,7 +157,7 @@ void host_barrier(host_fiber *f) {
     yield_from(f);
 }
 
-uint32_t host_simd_xor(host_fiber *f, uint32_t x, int mask) {
+uint32_t host_simd_from(host_fiber *f, uint32_t x, int from) {
     host_runner *r = f->runner;
     simd_group *s = &r->simd[f->at.thread / LANES];
     int lane = f->at.thread % LANES, set = (int)(s->passed & 1);
@@ -169,7 +169,11 @@ uint32_t host_simd_xor(host_fiber *f, uint32_t x, int mask) {
         s->passed++;
     }
     yield_from(f);
-    return s->value[set][lane ^ mask];
+    return s->value[set][from];
+}
+
+uint32_t host_simd_xor(host_fiber *f, uint32_t x, int mask) {
+    return host_simd_from(f, x, f->at.thread % LANES ^ mask);
 }
 
 /* ---- running ---- */

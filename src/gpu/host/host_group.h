@@ -33,6 +33,7 @@ typedef struct host_where {
 /* The words of gpu_lang.h. */
 void host_barrier(host_fiber *f);
 uint32_t host_simd_xor(host_fiber *f, uint32_t x, int mask);
+uint32_t host_simd_from(host_fiber *f, uint32_t x, int lane);
 
 typedef void (*host_body)(host_where at, const void *args, float *shared);
 

@@ -44,6 +44,17 @@ enum {
     DELTA_COLUMNS = 32, /* columns of the state in one group; 4 threads share a column */
     DELTA_DK_MAX = 256,
     DELTA_TOKENS = 8, /* tokens whose q and k are staged at a time */
+    /* Pieces of the delta rule: k_chunk.inc. */
+    CHUNK_TOKENS = 16,
+    CHUNK_LEAST = 8, /* a shorter piece goes token by token */
+    CHUNK_DK = 128,  /* keys are at most so long */
+    CHUNK_ROW = 20,  /* floats of a row of weights: rows of eight lanes lie in different banks */
+    /* in shared memory, in floats: q, k, both weights, changes, gates */
+    CHUNK_KEYS_AT = CHUNK_TOKENS * CHUNK_DK,
+    CHUNK_WEIGHTS_AT = 2 * CHUNK_KEYS_AT,
+    CHUNK_CHANGES_AT = CHUNK_WEIGHTS_AT + 2 * CHUNK_TOKENS * CHUNK_ROW,
+    CHUNK_GATES_AT = CHUNK_CHANGES_AT + CHUNK_TOKENS * DELTA_COLUMNS,
+    CHUNK_FLOATS = CHUNK_GATES_AT + 2 * CHUNK_TOKENS,
     ROUTER_THREADS = 512,
     ROUTER_EXPERTS_MAX = 1024,
     ROUTER_K_MAX = 32,
@@ -183,8 +194,8 @@ typedef struct args_delta_in {
     int pad;
 } args_delta_in;
 
-/* The gated delta rule, token by token or, on some cards, in pieces that end at positions which are
- * multiples of 64; a segment's state is in registers from its first to its last token. */
+/* The gated delta rule, token by token or in pieces that end at positions which are multiples of 16
+ * (on some cards of 64); a segment's state is in registers from one piece to the next. */
 typedef struct args_delta {
     ADDR(const float) qkv;
     ADDR(const float) decay;
@@ -194,7 +205,8 @@ typedef struct args_delta {
     ADDR(const gpu_segment) segments;
     u64 state_stride;
     int n_segments, n_k, n_v, dk, dv, stride;
-    int n, pad; /* rows of all segments */
+    int n;        /* rows of all segments */
+    int by_token; /* no pieces in the portable kernel: to compare the two */
 } args_delta;
 
 /* o = norm(o) * g * silu(z), per value head. */

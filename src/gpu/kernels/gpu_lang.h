@@ -13,9 +13,11 @@
  *     where         which thread this is: thread of threads, group_x/y/z. `at` in every body
  *     barrier(at)   all threads of the group; orders SHARED (and GLOBAL within the group)
  *     simd_barrier(at)          the 32 lanes of a SIMD group; orders SHARED among them
- *     simd_xor_f    the value of lane ^ mask; all 32 lanes of a SIMD group take part
+ *     simd_xor_f    the value of lane ^ mask, the same mask for all 32 lanes, who all take part
+ *     simd_from_f   the value of a lane, which may be another one for each; all take part
  *     fma32, sqrt32, f32_of_bits, bits_of_f32, f32_of_f16, f16_of_f32
- *     u8 u16 u32 u64, vec4u      integers of a size; 16 bytes, loaded at once
+ *     u8 u16 u32 u64             integers of a size
+ *     vec4u, vec4f               16 bytes, loaded at once; both are only read from memory
  *     FIXED(name, value)   value, or what the kernel was compiled for: kind, bits, group of the
  *                   weights (Metal's function constants; elsewhere always value)
  *     LOOP_FLAT     the loop that follows is unrolled, so that arrays of the thread are registers
@@ -41,12 +43,14 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef uint4 vec4u;
+typedef float4 vec4f;
 typedef struct where {
     int thread, threads, group_x, group_y, group_z;
 } where;
 FN void barrier(where at) { __syncthreads(); }
 FN void simd_barrier(where at) { __syncwarp(); }
 FN float simd_xor_f(where at, float x, int mask) { return __shfl_xor_sync(~0u, x, mask); }
+FN float simd_from_f(where at, float x, int lane) { return __shfl_sync(~0u, x, lane); }
 FN float fma32(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 FN float sqrt32(float x) { return __fsqrt_rn(x); }
 FN float f32_of_bits(u32 x) { return __uint_as_float(x); }
@@ -71,6 +75,7 @@ typedef ushort u16;
 typedef uint u32;
 typedef ulong u64;
 typedef uint4 vec4u;
+typedef float4 vec4f;
 typedef struct where {
     int thread, threads, group_x, group_y, group_z;
 } where;
@@ -81,6 +86,7 @@ FN void simd_barrier(where at) { metal::simdgroup_barrier(metal::mem_flags::mem_
 FN float simd_xor_f(where at, float x, int mask) {
     return metal::simd_shuffle_xor(x, ushort(mask));
 }
+FN float simd_from_f(where at, float x, int lane) { return metal::simd_shuffle(x, ushort(lane)); }
 FN float fma32(float a, float b, float c) { return metal::fma(a, b, c); }
 FN float sqrt32(float x) { return metal::precise::sqrt(x); }
 FN float f32_of_bits(u32 x) { return as_type<float>(x); }
@@ -100,12 +106,14 @@ typedef ushort u16;
 typedef uint u32;
 typedef ulong u64;
 typedef uint4 vec4u;
+typedef float4 vec4f;
 typedef struct where {
     int thread, threads, group_x, group_y, group_z;
 } where;
 void barrier(where at);
 void simd_barrier(where at);
 float simd_xor_f(where at, float x, int mask);
+float simd_from_f(where at, float x, int lane);
 float fma32(float a, float b, float c);
 float sqrt32(float x);
 float f32_of_bits(u32 x);
@@ -131,6 +139,9 @@ typedef uint64_t u64;
 typedef struct vec4u {
     u32 x, y, z, w;
 } vec4u;
+typedef struct vec4f {
+    float x, y, z, w;
+} vec4f;
 typedef host_where where;
 FN void barrier(where at) { host_barrier(at.fiber); }
 FN void simd_barrier(where at) { (void)host_simd_xor(at.fiber, 0, 1); }
@@ -146,6 +157,9 @@ FN u32 bits_of_f32(float x) {
 }
 FN float simd_xor_f(where at, float x, int mask) {
     return f32_of_bits(host_simd_xor(at.fiber, bits_of_f32(x), mask));
+}
+FN float simd_from_f(where at, float x, int lane) {
+    return f32_of_bits(host_simd_from(at.fiber, bits_of_f32(x), lane));
 }
 FN float fma32(float a, float b, float c) { return fmaf(a, b, c); }
 FN float sqrt32(float x) { return sqrtf(x); }
