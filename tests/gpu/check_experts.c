@@ -192,7 +192,7 @@ static void experts_case(lab *l, const moe_shape *s) {
     b.x_stride = s->inner, b.y_stride = s->hidden, b.row_of_pair = 1;
     b.y = lab_out(l, (size_t)(pairs * s->hidden) * F);
     run_twice(l, &d, &b);
-    /* Where most of a vector's numbers have one sign, which those after SwiGLU may, biases take away
+    /* Where most of a vector has one sign, which it may after SwiGLU, biases take away
      * nearly all that the products gave: rounding counts ten times and more. */
     lab_close(l, lab_read(l, b.y, (size_t)(pairs * s->hidden) * F), y, (size_t)(pairs * s->hidden),
               1.5e-5, text);

@@ -11,7 +11,7 @@ enum {
     X_BYTES = 528,
     X_STRIDE = 576,
     NARROW = 24,               /* vectors of the kernels with two groups on a multiprocessor */
-    PART_WANTED = 24 * 1024,   /* bytes of parts that are worth having */
+    PART_WANTED = 72 * 1024,   /* bytes of parts that are worth having */
     SCRATCH = 72 * 1024 * 1024 /* of a queue */
 };
 
