@@ -64,7 +64,9 @@ def train(n):
 
 def save(tok, out):
     os.makedirs(out, exist_ok=True)
-    tok.save(f"{out}/tokenizer.json")
+    with open(f"{out}/tokenizer.json", "w", encoding="utf-8") as f:  # no indents: half the size
+        json.dump(json.loads(tok.to_str()), f, ensure_ascii=False, indent=0, separators=(",", ":"))
+        f.write("\n")
     ids = {t: tok.token_to_id(t) for t in SPECIAL + MARKS}
     cfg = dict(
         add_bos_token=False,
