@@ -123,7 +123,7 @@ static void delta_case(lab *l, const delta_shape *s, const int *counts, int n_se
             l->cpu->l2norm(x, x, h < s->n_k ? (float)(1 / sqrt(s->dk)) : 1, s->dk, 1e-6f);
         }
     }
-    float *decay = lab_floats(l, gates, s->decay ? s->decay : -2, 0),
+    float *decay = lab_floats(l, gates, s->decay < 0 ? s->decay : -2, 0),
           *beta = lab_floats(l, gates, 0, 1);
     float *state = lab_floats(l, (size_t)(SLOTS * per_slot), -1, 1),
           *want = lab_host(l, values * F);

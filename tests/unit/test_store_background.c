@@ -250,7 +250,7 @@ static void test_far(void **state) {
             get(&b, layer, i, 2);
         }
     }
-    assert_true(stats_of(&b).prefetch_used > PREFETCH_MEMORY / 2);
+    assert_true((double)stats_of(&b).prefetch_used > PREFETCH_MEMORY / 2);
     uint64_t misses = stats_of(&b).misses;
     if (expert_store_far_wanted(b.s)) {
         expert_store_hint_far(b.s, 2, (int[]){4, 5}, 2);
