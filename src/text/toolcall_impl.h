@@ -82,6 +82,7 @@ typedef struct tags_state {
 /* The JSON body being read: `text` is the repaired object, scanned as it grows. */
 typedef struct json_state {
     text_buf text, name, rest;
+    size_t first_rest; /* bytes of rest's first pair */
     size_t scanned;
     int depth;
     bool in_string, escape, want_key;

@@ -54,7 +54,9 @@ static err end_pair(json_state *j, size_t end) {
     }
     if (key_is(j, "id") || key_is(j, "type") || key_is(j, "index")) return err_none();
     TRY(text_buf_add_text(&j->rest, j->rest.length ? ", " : "{"));
-    return text_buf_add(&j->rest, j->text.data + j->key_start - 1, end - j->key_start + 1);
+    TRY(text_buf_add(&j->rest, j->text.data + j->key_start - 1, end - j->key_start + 1));
+    if (!j->first_rest) j->first_rest = j->rest.length;
+    return err_none();
 }
 
 static err scan_plain(json_state *j, size_t i, char c) {
@@ -119,7 +121,8 @@ static err scan(toolcall_parser *p) {
 
 /* ---- the end of the object ---- */
 
-/* {"function": {"name": ..., "arguments": ...}}: the inner object takes the place of the outer. */
+/* {"function": {"name": ..., "arguments": ...}}: the inner object takes the place of the outer.
+ * What stands behind it is no part of the call. */
 static err unwrap(toolcall_parser *p) {
     json_state *j = &p->json;
     static const char wrapped[] = "{\"function\": {";
@@ -128,7 +131,7 @@ static err unwrap(toolcall_parser *p) {
         return err_none();
     }
     text_buf inner = {0};
-    err e = text_buf_add(&inner, j->rest.data + skip, j->rest.length - skip);
+    err e = text_buf_add(&inner, j->rest.data + skip, j->first_rest - skip);
     reset(j);
     if (!e.code) e = text_buf_add(&j->text, inner.data, inner.length);
     bool known_only = p->known_only;

@@ -171,6 +171,8 @@ static const example examples[] = {
      "{\"a\": "
      "1}}}</tool_call>",
      0, "-|-|now({\"a\": 1})"},
+    {"<tool_call>{\"function\": {\"name\": \"now\", \"a\": 1}, \"b\": [1, {\"c\": 2}]}</tool_call>",
+     0, "-|-|now({\"a\": 1})"},
     {"<tool_call>{\"name\": \"now\", \"a\": {\"b\": 1}, \"c\": 2}</tool_call>", 0,
      "-|-|now({\"a\": {\"b\": 1}, \"c\": 2})"},
     {"<tool_call>{\"name\": \"now\", \"arguments\": {\"a\": \"</tool_call> is a "
