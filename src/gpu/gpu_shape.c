@@ -59,9 +59,8 @@ static gpu_shape sequence_shape(gpu_kernel k, const void *args) {
     case GPU_delta: {
         const args_delta *a = args;
         assert(a->dk <= DELTA_DK_MAX);
-        int tokens = 2 * DELTA_TOKENS * DELTA_DK_MAX;
-        return shape(over(a->dv, DELTA_COLUMNS), a->n_v, a->n_segments,
-                     tokens > CHUNK_FLOATS ? tokens : CHUNK_FLOATS);
+        static_assert(2 * DELTA_TOKENS * DELTA_DK_MAX <= CHUNK_FLOATS, "staged tokens have room");
+        return shape(over(a->dv, DELTA_COLUMNS), a->n_v, a->n_segments, CHUNK_FLOATS);
     }
     default: {
         const args_delta_out *a = args;

@@ -35,7 +35,7 @@ static void unpin(expert_store *s, slot *x) {
     if (x->state == SLOT_LOADING) s->n_unpinned_loading++;
     if (x->state == SLOT_FAILED || s->lent[x->key]) {
         store_free(s, x);
-    } else if (x->state == SLOT_READY && !x->kept) {
+    } else if (store_may_evict(x)) {
         cache_add(&s->cache, x->key);
     }
 }
@@ -57,7 +57,7 @@ static bool have_room(const expert_store *s, int layer, const int *ids, int n) {
 static void unkeep(expert_store *s, slot *x) {
     if (!x || !x->kept) return;
     x->kept = false;
-    if (x->state == SLOT_READY && x->pins == 0) cache_add(&s->cache, x->key);
+    if (store_may_evict(x)) cache_add(&s->cache, x->key);
 }
 
 static void unkeep_all(expert_store *s) {
@@ -342,8 +342,7 @@ static const char *check_slot(const expert_store *s, int32_t index) {
     if (x->key < 0 || x->key >= s->n_keys) return "a used slot has no key";
     if (s->slot_of[x->key] != index) return "1: slot_of does not lead back to the slot";
     bool evictable = cache_evictable(&s->cache, x->key);
-    if (evictable != (x->state == SLOT_READY && x->pins == 0 && !x->kept))
-        return "2: evictable or not";
+    if (evictable != store_may_evict(x)) return "2: evictable or not";
     if (x->kept && !is_open_guess(s, x->key)) return "2: kept, but no open guess";
     if (x->state == SLOT_FAILED && x->pins == 0) return "4: a failed slot that nobody waits for";
     if (store_is_called_off(x) && x->pins) return "5: called off, but somebody waits for it";
@@ -361,7 +360,7 @@ const char *expert_store_check(const expert_store *s) {
         loading += s->slots[i].state == SLOT_LOADING && s->slots[i].pins == 0;
         ready += s->slots[i].state == SLOT_READY && !s->lent[s->slots[i].key];
         demand += s->slots[i].guess ? 0 : s->slots[i].reads;
-        n_heap += s->slots[i].state == SLOT_READY && s->slots[i].pins == 0 && !s->slots[i].kept;
+        n_heap += store_may_evict(&s->slots[i]);
     }
     int lent = 0;
     for (int i = 0; i < s->n_keys; i++) {

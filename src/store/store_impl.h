@@ -131,6 +131,12 @@ void store_demand(expert_store *s, slot *x);
 void store_guess(expert_store *s, slot *x);
 /* A guess that is not wanted any more: reads not started are not. */
 void store_call_off(expert_store *s, slot *x);
+
+/* Whether it belongs into the cache's heap: invariant 2. */
+static inline bool store_may_evict(const slot *x) {
+    return x->state == SLOT_READY && x->pins == 0 && !x->kept;
+}
+
 static inline bool store_is_called_off(const slot *x) {
     return x->state == SLOT_LOADING && x->guess && x->failure.error != 0;
 }

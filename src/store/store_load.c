@@ -138,7 +138,7 @@ static void loaded(expert_store *s, slot *x, bool damaged) {
     }
     if (s->direct) record_settle(&r, slot_data(s, x));
     store_complete(s, x);
-    if (x->pins == 0 && !x->kept) cache_add(&s->cache, x->key);
+    if (store_may_evict(x)) cache_add(&s->cache, x->key);
 }
 
 /* x, where it is one of the arrived, is none any more. */
