@@ -94,7 +94,7 @@ GRAMMAR_SRC := $(sort $(wildcard tests/grammar/*.c))
 SYNTH_SRC := $(sort $(wildcard tools/synth-model/*.c))
 KERNEL_BENCH_SRC := $(sort $(wildcard bench/kernel_bench*.c))
 MODEL_BENCH_SRC := $(sort $(wildcard bench/model_bench*.c))
-STREAM_BENCH_SRC := $(sort $(wildcard bench/stream_bench*.c)) bench/limits.c
+STREAM_BENCH_SRC := $(sort $(wildcard bench/stream_bench*.c)) bench/limits.c bench/slow_disk.c
 GPU_BENCH_SRC := $(sort $(wildcard bench/gpu_bench*.c)) bench/limits.c
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/%)
@@ -181,6 +181,10 @@ $(if $(TEMPLATE_SRC),$(eval $(call program,template-diff,$(TEMPLATE_SRC))))
 
 $(eval $(call program,kernel-bench,$(KERNEL_BENCH_SRC)))
 $(eval $(call program,model-bench,$(MODEL_BENCH_SRC) $(COMMON_SRC)))
+# Reads as of a slower disk: bench/slow_disk.h.
+ifneq ($(SYSTEM),Darwin)
+$(BUILD)/stream-bench: LDFLAGS_ALL += $(foreach f,start next room in_flight close,-Wl,--wrap=io_$(f))
+endif
 $(eval $(call program,stream-bench,$(STREAM_BENCH_SRC) $(COMMON_SRC)))
 $(eval $(call program,gpu-bench,$(GPU_BENCH_SRC) $(COMMON_SRC)))
 

@@ -21,7 +21,9 @@
 #include "base/bits.h"
 #include "base/os.h"
 #include "engine/engine_impl.h"
+#include "engine/fm_error.h"
 #include "limits.h"
+#include "slow_disk.h"
 
 #define DISK_SECONDS 0.12
 #define DISK_EVERY   3 /* tokens */
@@ -29,7 +31,7 @@
 
 typedef struct settings {
     const char *model, *mirror, *state;
-    float share;
+    float share, disk_rate;
     size_t memory;
     int prompt, tokens, passes, runs, experts, look_ahead;
     bool no_checksums, json;
@@ -51,6 +53,7 @@ static const arg_def defs[] = {
     SET("--no-checksums", NULL, "of a packed model", ARG_FLAG, no_checksums, 0, 0),
     SET("--mirror", "DIR", "the model's files again", ARG_TEXT, mirror, 0, 0),
     SET("--json", NULL, "one JSON object for each decode run", ARG_FLAG, json, 0, 0),
+    SET("--disk-rate", "N", "GB/s of a slower disk (slow_disk.h)", ARG_FLOAT, disk_rate, 0, 1000),
     SET("--io-state", "FILE", "remembers the choice of an engine", ARG_TEXT, state, 0, 0),
 };
 
@@ -92,8 +95,8 @@ static fm_error open_bench(bench *b) {
     o.io_state = s->state;
     o.gpu = "off";
     o.memory = s->memory;
-    fm_error e = {FM_OK, ""};
-    if (!s->memory) e = limits_memory(&o, (double)s->share, 0);
+    fm_error e = FM_WRAP(slow_disk_set((double)s->disk_rate * 1e9));
+    if (!e.code && !s->memory) e = limits_memory(&o, (double)s->share, 0);
     if (!e.code) e = fm_engine_open(&o, &b->engine);
     if (!e.code) e = fm_session_open(b->engine, &b->session);
     if (e.code) return e;
