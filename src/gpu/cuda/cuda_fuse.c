@@ -111,6 +111,24 @@ static err try_moe(gpu_queue *q, const cuda_pending *p, int n, int *used) {
     return err_none();
 }
 
+/* The highest logits: lists that are in order already become one at once, whatever launches that
+ * would be. */
+static err try_top(gpu_queue *q, const cuda_pending *p, int n, int *used) {
+    args_top a = *(const args_top *)args_of(&p[0]);
+    int at = 1, left = a.n; /* keys of the last launch */
+    bool done = false;
+    while (!a.logits && left > TOP_SPAN && at < n && p[at].kernel == GPU_top) {
+        const args_top *next = args_of(&p[at++]);
+        if (next->keys != a.out || next->rows != a.rows) return err_none();
+        a.out = next->out;
+        left = next->n;
+    }
+    if (!a.logits && (left > TOP_SPAN || a.n % TOP_KEEP)) return err_none();
+    TRY(cuda_hop_top(q, &a, &done));
+    if (done) *used = at;
+    return err_none();
+}
+
 /* Starts what the list begins with; *used launches are done then. */
 static err start_first(gpu_queue *q, const cuda_pending *p, int n, int *used) {
     bool done = false;
@@ -121,6 +139,7 @@ static err start_first(gpu_queue *q, const cuda_pending *p, int n, int *used) {
     case GPU_delta_in: TRY(try_delta(q, p, n, used)); break;
     case GPU_router: TRY(try_moe(q, p, n, used)); break;
     case GPU_experts: TRY(cuda_hop_experts(q, args_of(&p[0]), &done)); break;
+    case GPU_top: TRY(try_top(q, p, n, used)); break;
     case GPU_conv: TRY(cuda_hop_conv(q, args_of(&p[0]), &done)); break;
     case GPU_plan: TRY(cuda_hop_plan(q, args_of(&p[0]), &done)); break;
     default: break;

@@ -79,14 +79,17 @@ static int part_floats(int n, int cols) { return n * (cols / UNIT) * 16; }
 /* What a group needs. */
 typedef struct room_wish {
     int fixed, bits; /* bytes of vectors and plan; of the weights */
+    int cols;        /* of all matrices */
     int least, most; /* bytes of parts: needed, and of use */
 } room_wish;
 
 /* Rings as deep as there is room for, then parts. What is fixed lies after the rings, at plan_at.
  * *shared is the sum. False: too large. */
-static bool make_room(const cuda_device *d, const room_wish *w, few_room *r, int *shared) {
-    int stage = FEW_STAGE(w->bits), taken = FEW_HEAD + w->fixed + w->least;
-    int depth = min_int(FEW_AHEAD, (d->shared_bytes - taken) / (FEW_WARPS * stage));
+static bool make_room_of(const cuda_device *d, const room_wish *w, int span, few_room *r,
+                         int *shared) {
+    int stage = span * FEW_STAGE(w->bits), taken = FEW_HEAD + w->fixed + w->least;
+    int depth = min_int(FEW_AHEAD / span, (d->shared_bytes - taken) / (FEW_WARPS * stage));
+    r->span = span;
     r->depth = depth;
     r->stage_bytes = stage;
     r->plan_at = FEW_HEAD + FEW_WARPS * depth * stage;
@@ -95,6 +98,12 @@ static bool make_room(const cuda_device *d, const room_wish *w, few_room *r, int
     r->part_floats = part / (int)sizeof(float);
     *shared = r->part_at + part;
     return taken < d->shared_bytes && depth >= 2;
+}
+
+/* Stages of two blocks where they fit: whole lines of device memory. */
+static bool make_room(const cuda_device *d, const room_wish *w, few_room *r, int *shared) {
+    bool pairs = w->bits == 4 && w->cols % (2 * BLOCK) == 0;
+    return (pairs && make_room_of(d, w, 2, r, shared)) || make_room_of(d, w, 1, r, shared);
 }
 
 /* ---- matvec ---- */
@@ -112,6 +121,7 @@ static err few_matvec(gpu_queue *q, args_few_matvec *a, bool *done) {
     int tile = part_floats(n, cols) * (int)sizeof(float);
     room_wish w = {.fixed = x_bytes(n, cols),
                    .bits = bits,
+                   .cols = cols,
                    .least = tile,
                    .most = min_int(tile * each, max_int(tile, PART_WANTED))};
     if (!make_room(d, &w, &a->room, &shared)) return err_none();
@@ -130,7 +140,7 @@ gpu_addr cuda_scratch(gpu_queue *base) {
 
 static err split(gpu_queue *q, gpu_addr x, int stride, int n, int cols, gpu_addr to) {
     args_split a = {.x = x, .to = to, .n = n, .cols = cols, .stride = stride};
-    int groups = over(n * (cols / UNIT) * 4, SPLIT_THREADS);
+    int groups = over(n * (cols / UNIT) * 8, SPLIT_THREADS);
     return start(q, HOP_hop_split_x, (gpu_shape){groups, 1, 1, 0}, SPLIT_THREADS, &a);
 }
 
@@ -190,6 +200,7 @@ static err few_in(gpu_queue *q, args_few_in *a, bool *done) {
     int plan = plan_bytes(a->e.n_pairs) + bases;
     room_wish w = {.fixed = plan + x_bytes(rows, cols),
                    .bits = a->e.gate.bits,
+                   .cols = cols,
                    .least = most,
                    .most = most + one * over(all, groups)};
     if (!make_room(d, &w, &a->room, &shared)) return err_none();
@@ -215,6 +226,7 @@ static err few_out(gpu_queue *q, args_few_out *a, bool dry, bool *done) {
     int groups = min_int(d->units, a->room.tiles);
     room_wish w = {.fixed = plan + stages + x + own + own_parts,
                    .bits = a->e.gate.bits,
+                   .cols = cols,
                    .least = parts,
                    .most = parts};
     if (!make_room(d, &w, &a->room, &shared)) return err_none();
@@ -275,6 +287,15 @@ err cuda_hop_plan(gpu_queue *q, const args_plan *a, bool *done) {
     if (!*done) return err_none();
     args_plan copy = *a;
     return start(q, HOP_hop_sort, (gpu_shape){1, 1, 1, shared}, SORT_THREADS, &copy);
+}
+
+err cuda_hop_top(gpu_queue *q, const args_top *a, bool *done) {
+    args_top copy = *a;
+    *done = device_of(q)->has_hop;
+    if (!*done) return err_none();
+    gpu_shape s = {a->logits ? over(a->n, TOP_SPAN) : 1, a->rows, 1,
+                   TOP_SPAN * (int)sizeof(uint64_t)};
+    return start(q, a->logits ? HOP_hop_top : HOP_hop_top_merge, s, TOP_THREADS, &copy);
 }
 
 /* The shared expert by launches of its own. */

@@ -14,6 +14,8 @@ err cuda_hop_matvec(gpu_queue *q, const args_rmsnorm *norm, const args_matvec *m
 /* One way of the experts, planned before. */
 err cuda_hop_experts(gpu_queue *q, const args_experts *a, bool *done) MUST_USE;
 err cuda_hop_conv(gpu_queue *q, const args_conv *a, bool *done) MUST_USE;
+/* A row's spans of logits; or the lists that those gave, all at once. */
+err cuda_hop_top(gpu_queue *q, const args_top *a, bool *done) MUST_USE;
 err cuda_hop_plan(gpu_queue *q, const args_plan *a, bool *done) MUST_USE;
 
 /* A whole mixture of experts for a few rows. act and shared: both or none. */

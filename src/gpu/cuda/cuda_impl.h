@@ -35,7 +35,9 @@ typedef enum cuda_fast { CUDA_FAST_KERNELS(CUDA_FAST_ID) FAST_COUNT } cuda_fast;
     X(gemm_out_24)                                                                                 \
     X(hop_conv)                                                                                    \
     X(hop_split_x)                                                                                 \
-    X(hop_sort)
+    X(hop_sort)                                                                                    \
+    X(hop_top)                                                                                     \
+    X(hop_top_merge)
 #define CUDA_HOP_ID(name) HOP_##name,
 typedef enum cuda_hop_kernel { CUDA_HOP_KERNELS(CUDA_HOP_ID) HOP_COUNT } cuda_hop_kernel;
 

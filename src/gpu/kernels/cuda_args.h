@@ -33,7 +33,8 @@ enum {
 /* Shared memory: FEW_HEAD, the rings, the plan, the vectors, the parts. */
 typedef struct few_room {
     int plan_at, x_at, part_at; /* bytes */
-    int stage_bytes, depth;     /* of a ring: FEW_STAGE, blocks (2 to FEW_AHEAD) */
+    int span;                   /* blocks of a stage: 1 or 2 */
+    int stage_bytes, depth;     /* of a ring: span * FEW_STAGE, stages (2 to FEW_AHEAD / span) */
     int part_floats;
     int tiles; /* of 16 rows, all matrices together */
 } few_room;

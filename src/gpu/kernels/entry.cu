@@ -14,6 +14,7 @@
 #include "gpu/kernels/cuda_few.inc"
 #include "gpu/kernels/cuda_moe.inc"
 #include "gpu/kernels/cuda_gemm.inc"
+#include "gpu/kernels/cuda_top.inc"
 #include "gpu/kernels/cuda_tile.inc"
 
 #include "gpu/kernels/cuda_attn.inc"
