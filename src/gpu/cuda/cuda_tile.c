@@ -1,13 +1,15 @@
 /* cuda_tile.c: which launches go to the matrix units by kernels/cuda_attn.inc and cuda_delta.inc,
  * and their shapes: attention over float16 caches with heads of 128 or 256 numbers whose rows begin
- * at 16 bytes, the delta rule of steps in which a segment may have pieces for it. */
+ * at 16 bytes (and those of gates, where there are any), the delta rule of steps in which a segment
+ * may have pieces for it. */
 #include "gpu/cuda/cuda_hop.h"
 
 enum {
     ATTN_TILE_THREADS = 256,
-    FEW = 16,  /* pairs of a row and a query head in a group */
-    MANY = 64, /* where there are many: k and v are read less often */
-    PIECE = 64 /* positions that are copied at a time */
+    FEW = 16,            /* pairs of a row and a query head in a group */
+    MANY = 64,           /* where there are many: k and v are read less often */
+    PIECE = 64,          /* positions that are copied at a time */
+    PAIRS_MAX = 1 << 22, /* of a launch: at_row */
 };
 
 static int min_int(int a, int b) { return a < b ? a : b; }
@@ -35,7 +37,9 @@ static err start(gpu_queue *q, cuda_tile_kernel k, gpu_shape s, int threads, voi
 
 static bool attn_fits(const args_attn *a) {
     return a->kv_type == KVT_F16 && (a->dim == 128 || a->dim == 256) &&
-           (a->k_cache | a->v_cache | a->slot_bytes | (uint64_t)a->row_bytes) % 16 == 0;
+           (a->k_cache | a->v_cache | a->slot_bytes | (uint64_t)a->row_bytes) % 16 == 0 &&
+           (a->gate | a->part) % 16 == 0 && a->gate_stride % 4 == 0 &&
+           (int64_t)a->n * (a->n_q / a->n_kv) < PAIRS_MAX;
 }
 
 /* q and the terms of the softmax in two halves, two pieces, factors, tops: at_form. */
