@@ -21,6 +21,7 @@
  *     FIXED(name, value)   value, or what the kernel was compiled for: kind, bits, group of the
  *                   weights (Metal's function constants; elsewhere always value)
  *     LOOP_FLAT     the loop that follows is unrolled, so that arrays of the thread are registers
+ *     LOOP_SHORT    the loop that follows is not unrolled: code that runs once has to be short
  *
  * Nothing else of a dialect appears in a body. No word's result depends on the dialect: the same
  * body gives the same bits everywhere (fused multiply-adds are written out, the compilers are told
@@ -37,7 +38,8 @@
 #define GLOBAL
 #define SHARED
 #define CONST
-#define LOOP_FLAT _Pragma("unroll")
+#define LOOP_FLAT  _Pragma("unroll")
+#define LOOP_SHORT _Pragma("unroll 1")
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
@@ -66,6 +68,7 @@ FN u32 f16_of_f32(float x) { return __half_as_ushort(__float2half_rn(x)); }
 #define SHARED             threadgroup
 #define CONST              constant
 #define LOOP_FLAT          _Pragma("unroll")
+#define LOOP_SHORT         _Pragma("nounroll")
 #define FIXED(name, value) (fixed_##name >= 0 ? fixed_##name : (value))
 constant int fixed_kind [[function_constant(0)]];
 constant int fixed_bits [[function_constant(1)]];
@@ -96,11 +99,12 @@ FN u32 f16_of_f32(float x) { return as_type<ushort>(half(x)); }
 
 #elif defined(__OPENCL_C_VERSION__)
 /* ---- the address-space check: nothing is run, so the words are only declared ---- */
-#define FN        static inline
-#define GLOBAL    __global
-#define SHARED    __local
-#define CONST     __constant
-#define LOOP_FLAT _Pragma("unroll")
+#define FN         static inline
+#define GLOBAL     __global
+#define SHARED     __local
+#define CONST      __constant
+#define LOOP_FLAT  _Pragma("unroll")
+#define LOOP_SHORT _Pragma("nounroll")
 typedef uchar u8;
 typedef ushort u16;
 typedef uint u32;
@@ -132,6 +136,7 @@ u32 f16_of_f32(float x);
 #define SHARED
 #define CONST
 #define LOOP_FLAT
+#define LOOP_SHORT
 typedef uint8_t u8;
 typedef uint16_t u16;
 typedef uint32_t u32;
