@@ -98,7 +98,10 @@ static gpu_shape experts_shape(gpu_kernel k, const void *args) {
 
 gpu_shape gpu_shape_of(gpu_kernel k, const void *args) {
     switch (k) {
-    case GPU_embed: return shape(((const args_embed *)args)->n, 1, 1, 0);
+    case GPU_embed: {
+        const args_embed *a = args;
+        return shape(a->n, over(a->m.cols, FLAT_THREADS * EMBED_EACH), 1, 0);
+    }
     case GPU_rmsnorm:
         return shape(((const args_rmsnorm *)args)->n, 1, 1, NORM_THREADS / SIMD_THREADS);
     case GPU_matvec: return matvec_shape(args);

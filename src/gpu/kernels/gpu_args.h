@@ -34,6 +34,7 @@ enum {
     MATVEC_MATS = 4,    /* matrices with the same input in one launch */
     NORM_THREADS = 256, /* rmsnorm */
     FLAT_THREADS = 256, /* element by element */
+    EMBED_EACH = 4,     /* columns of a thread of embed */
     ATTN_THREADS = 256,
     ATTN_HEADS = 8,   /* query heads that one group computes */
     ATTN_SPLIT = 128, /* positions of one partial softmax, counted from 0 */
@@ -292,7 +293,7 @@ typedef struct args_top {
 /* Name, arguments and threads of a group of every kernel: entry points, tables and tests are made
  * from this list. */
 #define GPU_KERNELS(X)                                                                             \
-    X(embed, args_embed, SIMD_THREADS)                                                             \
+    X(embed, args_embed, FLAT_THREADS)                                                             \
     X(rmsnorm, args_rmsnorm, NORM_THREADS)                                                         \
     X(matvec, args_matvec, MATVEC_THREADS)                                                         \
     X(attn_in, args_attn_in, SIMD_THREADS)                                                         \
