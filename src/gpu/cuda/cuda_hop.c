@@ -76,6 +76,9 @@ static int plan_bytes(int pairs) { return over(pairs, 4) * 4 * FEW_PLAN; }
 static int x_bytes(int n, int cols) { return n * (cols / BLOCK) * X_STRIDE; }
 static int part_floats(int n, int cols) { return n * (cols / UNIT) * 16; }
 
+/* i / by = (i * inverse) >> 32 for 32-bit products of i and by; by > 1. */
+static uint32_t inverse_of(int by) { return UINT32_MAX / (uint32_t)by + 1; }
+
 /* What a group needs. */
 typedef struct room_wish {
     int fixed, bits; /* bytes of vectors and plan; of the weights */
@@ -95,6 +98,9 @@ static bool make_room_of(const cuda_device *d, const room_wish *w, int span, few
     r->plan_at = FEW_HEAD + FEW_WARPS * depth * stage;
     r->part_at = r->plan_at + w->fixed;
     int part = min_int(w->most, (d->shared_bytes - r->part_at) / 16 * 16);
+    r->blocks = w->cols / BLOCK / span;
+    r->slot_of = over(1 << 16, r->blocks);
+    r->inverse = inverse_of(w->cols / UNIT);
     r->part_floats = part / (int)sizeof(float);
     *shared = r->part_at + part;
     return taken < d->shared_bytes && depth >= 2;
@@ -196,6 +202,7 @@ static err few_in(gpu_queue *q, args_few_in *a, bool *done) {
     int tiles = over(a->e.gate.rows, 16), all = tiles * a->e.max_active;
     int groups = min_int(d->units, all), F = (int)sizeof(float);
     int one = 2 * part_floats(1, cols) * F, most = 2 * part_floats(a->e.n_rows, cols) * F;
+    if (a->router.logits) most = max_int(most, a->router.n * FEW_EXPERTS * F); /* its space */
     int bases = a->router.logits ? over(a->router.n_experts, 2) * 2 * (int)sizeof(gpu_addr) : 0;
     int plan = plan_bytes(a->e.n_pairs) + bases;
     room_wish w = {.fixed = plan + x_bytes(rows, cols),
@@ -219,6 +226,8 @@ static err few_out(gpu_queue *q, args_few_out *a, bool dry, bool *done) {
     if (a->shared.w) {
         own = x_bytes(a->combine.n, a->shared.cols);
         own_parts = part_floats(a->combine.n, a->shared.cols) * F;
+        parts = max_int(parts, a->combine.n * a->shared.cols * F); /* first its vectors */
+        a->shared_inverse = inverse_of(a->shared.cols / UNIT);
         stages = a->shared.cols / BLOCK * FEW_STAGE(a->shared.bits);
     }
     if (a->shared.cols / BLOCK > FEW_WARPS || a->e.gate.rows % 16) return err_none();
@@ -266,7 +275,7 @@ err cuda_hop_experts(gpu_queue *q, const args_experts *e, bool *done) {
     if (!device_of(q)->has_hop || !experts_fit(e)) return err_none();
     if (experts_few(e)) {
         args_few_in in = {.e = *e};
-        args_few_out out = {.e = *e};
+        args_few_out out = {.e = *e, .told = -1};
         TRY(e->up.rows ? few_in(q, &in, done) : few_out(q, &out, false, done));
     }
     return *done ? err_none() : gemm_experts(q, e, done);
@@ -329,6 +338,7 @@ err cuda_hop_moe(gpu_queue *q, const cuda_moe *m, bool *done) {
         TRY(few_out(q, &out, true, &fits));
     }
     if (!fits) return err_none();
+    in.told = out.told = device_of(q)->told++ % FEW_TOLD;
     TRY(few_in(q, &in, done));
     if (!*done) return err_none();
     if (apart) TRY(shared_expert(q, m));
@@ -341,6 +351,7 @@ err cuda_hop_delta(gpu_queue *q, const args_few_delta *given, bool *done) {
     args_few_delta a = *given;
     *done = device_of(q)->has_hop && a.run.dk <= 128 && a.run.dv <= 128 && a.run.dv % 8 == 0;
     if (!*done) return err_none();
-    gpu_shape s = {a.run.n_v, a.run.n_segments, 1, 400 * (int)sizeof(float)};
-    return start(q, HOP_few_delta, s, STEP_THREADS, &a);
+    gpu_shape s = {a.run.n_v, a.run.n_segments, 1, STEP_FLOATS * (int)sizeof(float)};
+    bool whole = a.run.dk == 128 && a.run.dv == 128;
+    return start(q, whole ? HOP_few_delta_128 : HOP_few_delta, s, STEP_THREADS, &a);
 }

@@ -27,6 +27,7 @@ typedef enum cuda_fast { CUDA_FAST_KERNELS(CUDA_FAST_ID) FAST_COUNT } cuda_fast;
     X(few_in)                                                                                      \
     X(few_out)                                                                                     \
     X(few_delta)                                                                                   \
+    X(few_delta_128)                                                                               \
     X(gemm_matvec_64)                                                                              \
     X(gemm_matvec_32)                                                                              \
     X(gemm_in_64)                                                                                  \
@@ -69,6 +70,7 @@ typedef struct cuda_device {
     bool early;    /* a launch may begin before the one ahead of it has ended */
     bool has_hop;  /* the kernels for capability 9.0 */
     bool plain;    /* only the portable bodies */
+    unsigned told; /* plans that few_in told few_out of: cuda_moe.inc */
 } cuda_device;
 
 /* A launch that has not started: cuda_fuse.c. */

@@ -17,11 +17,14 @@ enum {
     FEW_PAIRS = 256,           /* of a step, at most */
     FEW_PLAN = 6 * 4 + 8 + 16, /* bytes of few_plan for a pair; pairs a multiple of 4 */
     FEW_EXPERTS = 512,         /* of a layer, to choose from */
+    FEW_TOLD = 128,            /* plans that few_in can tell few_out of early */
+    FEW_TOLD_BASES = 64,       /* with so many active experts, at most */
     GEMM_THREADS = 256,
     GEMM_SLOTS = 4,
     GEMM_HEAD = 384, /* barriers; where the vectors' rows begin [64] */
     SPLIT_THREADS = 256,
     STEP_THREADS = 512, /* of few_delta */
+    STEP_FLOATS = 432,  /* its shared memory */
     SORT_THREADS = 1024,
     CONV_TOKENS = 16, /* that a thread of hop_conv computes at a time */
     CONV_GROUPS = 16, /* that share a segment's tokens */
@@ -36,7 +39,10 @@ typedef struct few_room {
     int span;                   /* blocks of a stage: 1 or 2 */
     int stage_bytes, depth;     /* of a ring: span * FEW_STAGE, stages (2 to FEW_AHEAD / span) */
     int part_floats;
-    int tiles; /* of 16 rows, all matrices together */
+    int tiles;        /* of 16 rows, all matrices together */
+    int blocks;       /* stages of a row of all matrices */
+    unsigned inverse; /* i / units of a row = (i * inverse) >> 32, as divisions are long */
+    int slot_of;      /* i / blocks = (i * slot_of) >> 16 for i of SIMD groups */
 } few_room;
 
 /* rmsnorm, matvec, conv. norm.x NULL: no norm, m.x as it is; conv.w NULL: no convolution. */
@@ -54,6 +60,7 @@ typedef struct args_few_in {
     args_experts e;
     few_room room;
     int bases_at; /* bytes: where all experts lie [n_experts] */
+    int told;     /* which of FEW_TOLD says that the plan is there */
 } args_few_in;
 
 /* The shared expert's swiglu and way out, the way out of all experts, combine. combine.h NULL: the
@@ -66,6 +73,8 @@ typedef struct args_few_out {
     args_combine combine;
     few_room room;
     int slots_at, shared_x_at, shared_part_at, shared_stage_at; /* bytes */
+    unsigned shared_inverse;                                    /* as that of the room */
+    int told;                                                   /* as few_in's, or -1 */
 } args_few_out;
 
 /* delta_in, delta, delta_out for segments of one row. */
