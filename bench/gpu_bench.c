@@ -196,15 +196,29 @@ static double distinct(const bench *b, int n) {
     return all * (1 - pow(1 - b->p.experts_per_token / all, n));
 }
 
+/* Bytes of recurrent states that a step reads and writes, and of attention caches that it reads. */
+static double state_bytes(const bench *b) {
+    state_shape shape;
+    state_shape_of(&b->engine->files.config, 1, KV_F16, (layer_share){0}, &shape);
+    double kv = (double)(b->p.kv + b->p.vram_kv) / b->p.context; /* of a position, all streams */
+    return 2.0 * (double)state_recurrent_bytes(&shape) * b->s.streams +
+           kv * (b->s.warm + b->s.tokens / 2.0);
+}
+
+static void print_card(const bench *b, double step) {
+    double experts = distinct(b, b->s.streams) * b->p.sparse_layers * (double)b->p.expert_bytes;
+    double trunk = (double)b->p.trunk_bytes_token, states = state_bytes(b);
+    double bytes = trunk + experts + states;
+    printf("%s:   card: %.1f MB a step (trunk %.1f, experts %.1f, states and caches %.1f), copy "
+           "%.0f GB/s: limit %.0f tok/s, reached %.1f %% (weights alone %.1f %%)\n",
+           b->s.name, bytes * 1e-6, trunk * 1e-6, experts * 1e-6, states * 1e-6, b->copy * 1e-9,
+           b->s.streams * b->copy / bytes, 100 * bytes / b->copy / step,
+           100 * (trunk + experts) / b->copy / step);
+}
+
 static void print_limits(const bench *b, double seconds, const fm_stats *s, double disk) {
-    double n = b->s.tokens, sparse = b->p.sparse_layers;
-    double experts = distinct(b, b->s.streams) * sparse * (double)b->p.expert_bytes;
-    double bytes = (double)b->p.trunk_bytes_token + experts, step = seconds / n;
-    if (b->copy > 0)
-        printf("%s:   card: %.1f MB a step (trunk %.1f, experts %.1f), copy %.0f GB/s: limit %.0f "
-               "tok/s, reached %.1f %%\n",
-               b->s.name, bytes * 1e-6, (double)b->p.trunk_bytes_token * 1e-6, experts * 1e-6,
-               b->copy * 1e-9, b->s.streams * b->copy / bytes, 100 * bytes / b->copy / step);
+    double n = b->s.tokens, step = seconds / n;
+    if (b->copy > 0) print_card(b, step);
     double up = (double)s->gpu_upload_bytes / n;
     double wasted = (double)(s->gpu_guesses - s->gpu_guesses_used) * (double)b->p.expert_bytes / n;
     if (up > 0)
