@@ -7,7 +7,7 @@
 #
 #   golden    golden checkpoints, kernels        soak      greedy tokens at random limits against the processor's; limits kept
 #   big35     35B shape, all on the card         tiers35   half of its experts in memory
-#   big397    397B shape, layers that fit        tiers397  more layers, half of the experts in memory
+#   big397    397B shape, layers that fit        tiers397  half of its experts in memory; 30 layers where memory is 200 GiB
 #   disk80    80B shape on disk, a quarter of the experts on the card and in memory; the processor alone at the same limits
 #
 # WORK is for the model on the disk, FAST (default /dev/shm) for those that do not touch it; logs and table.txt go to OUT.
@@ -17,6 +17,8 @@ bin=${PROGRAMS:-build/portable}
 out=${OUT:-/tmp} work=${WORK:-/tmp/flashchat-gpu} fast=${FAST:-/dev/shm/flashchat-gpu}
 parts=${PARTS:-golden soak big35 tiers35 disk80 big397 tiers397}
 tokens=${TOKENS:-96}
+memory=$(free -g | awk 'NR == 2 { print $2 }')
+layers397=${LAYERS397:-15} layers397m=${LAYERS397M:-$([ "$memory" -ge 200 ] && echo 30 || echo 15)}
 mkdir -p "$work" "$fast" "$out"
 table=$out/table.txt
 : >"$table"
@@ -38,7 +40,7 @@ per_model() { # NAME of a run: what the 60 layers of the whole model would do
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,memory.free --format=csv,noheader | tee -a "$table"
-say "$(nproc) processors, $(free -g | awk 'NR == 2 { print $2 " GiB, " $7 " free" }')"
+say "$(nproc) processors, $memory GiB, $(free -g | awk 'NR == 2 { print $7 }') free"
 df -h "$work" "$fast" | tee -a "$table"
 
 if wanted golden; then
@@ -94,15 +96,15 @@ if wanted disk80; then
 fi
 
 if wanted big397; then
-    synth "$fast/397b" qwen3.5-397b "${LAYERS397:-15}"
+    synth "$fast/397b" qwen3.5-397b "$layers397"
     for k in 10 4; do
         bench "big397-k$k" --model "$fast/397b" --tokens "$tokens" --k $k
         per_model "big397-k$k"
     done
 fi
 if wanted tiers397; then
-    [ "${LAYERS397:-15}" = "${LAYERS397M:-15}" ] || rm -rf "$fast/397b"
-    synth "$fast/397b" qwen3.5-397b "${LAYERS397M:-15}"
+    [ "$layers397" = "$layers397m" ] || rm -rf "$fast/397b"
+    synth "$fast/397b" qwen3.5-397b "$layers397m"
     for k in 10 4; do
         bench "tiers397-k$k" --model "$fast/397b" --tokens "$tokens" --k $k --vram-share 0.5 --memory-share 0.52
         per_model "tiers397-k$k"

@@ -97,6 +97,8 @@ static err enter(ops *face, const batch *b) {
     o->step_began = os_now_ns();
     o->step_misses = o->stats.requests - o->stats.hits;
     if (o->unified && b->rows == 1) gpu_trial_begin(&o->trial, &o->ahead);
+    /* Kernels count on it that this waits for the step before: few_delta reads a state that it
+     * wrote, and few_in's flags are down (kernels/cuda_few.inc, cuda_moe.inc). */
     return gpu_copy_in(o->compute, o->step_addr, o->step_host, o->step_bytes);
 }
 
