@@ -198,11 +198,8 @@ static double distinct(const bench *b, int n) {
 
 /* Bytes of recurrent states that a step reads and writes, and of attention caches that it reads. */
 static double state_bytes(const bench *b) {
-    state_shape shape;
-    state_shape_of(&b->engine->files.config, 1, KV_F16, (layer_share){0}, &shape);
     double kv = (double)(b->p.kv + b->p.vram_kv) / b->p.context; /* of a position, all streams */
-    return 2.0 * (double)state_recurrent_bytes(&shape) * b->s.streams +
-           kv * (b->s.warm + b->s.tokens / 2.0);
+    return (double)b->p.state_bytes_token * b->s.streams + kv * (b->s.warm + b->s.tokens / 2.0);
 }
 
 static void print_card(const bench *b, double step) {

@@ -146,6 +146,7 @@ typedef struct fm_plan {
     size_t expert_bytes;       /* one expert */
     size_t expert_bytes_token; /* experts that one token touches, all layers */
     size_t trunk_bytes_token;  /* trunk that one token touches */
+    size_t state_bytes_token;  /* recurrent state that one token reads and writes, both counted */
     int context, layers, experts, experts_per_token, sparse_layers;
     fm_kv kv_type; /* what the numbers of `kv` are; never FM_KV_DEFAULT */
     bool fits;     /* floor <= memory_limit */

@@ -130,8 +130,10 @@ static fm_error step(card *c, int streams) {
 static void set_limit(const card *c, int streams, const fm_stats *s, bench_row *row) {
     double all = c->p.experts ? c->p.experts : 1, steps = c->b->a->tokens;
     double distinct = all * (1 - pow(1 - c->p.experts_per_token / all, streams));
-    double bytes =
-        (double)c->p.trunk_bytes_token + distinct * c->p.sparse_layers * (double)c->p.expert_bytes;
+    double position = (double)(c->p.kv + c->p.vram_kv) / c->p.context / STREAMS_MAX;
+    double session = (double)c->p.state_bytes_token + position * (WARM + steps / 2);
+    double bytes = (double)c->p.trunk_bytes_token + session * streams +
+                   distinct * c->p.sparse_layers * (double)c->p.expert_bytes;
     const struct {
         const char *name;
         double bytes, rate;

@@ -231,6 +231,7 @@ static void describe(const plan_inputs *in, fm_plan *f) {
     f->experts = c->experts;
     f->experts_per_token = in->k;
     f->trunk_bytes_token = in->w->trunk_bytes_token;
+    f->state_bytes_token = 2 * in->recurrent;
     for (int i = 0; i < c->layers; i++) {
         if (in->w->layers[i].sparse_index < 0) continue;
         size_t bytes = weights_expert_bytes(&in->w->layers[i]);

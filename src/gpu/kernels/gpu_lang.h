@@ -21,7 +21,8 @@
  *     FIXED(name, value)   value, or what the kernel was compiled for: kind, bits, group of the
  *                   weights (Metal's function constants; elsewhere always value)
  *     LOOP_FLAT     the loop that follows is unrolled, so that arrays of the thread are registers
- *     LOOP_SHORT    the loop that follows is not unrolled: code that runs once has to be short
+ *     LOOP_SHORT    the loop that follows is not unrolled, where the dialect has a word for that:
+ * code that runs once has to be short
  *
  * Nothing else of a dialect appears in a body. No word's result depends on the dialect: the same
  * body gives the same bits everywhere (fused multiply-adds are written out, the compilers are told
@@ -63,12 +64,12 @@ FN u32 f16_of_f32(float x) { return __half_as_ushort(__float2half_rn(x)); }
 #elif defined(__METAL_VERSION__)
 /* ---- Metal ---- */
 #include <metal_stdlib>
-#define FN                 static inline
-#define GLOBAL             device
-#define SHARED             threadgroup
-#define CONST              constant
-#define LOOP_FLAT          _Pragma("unroll")
-#define LOOP_SHORT         _Pragma("nounroll")
+#define FN        static inline
+#define GLOBAL    device
+#define SHARED    threadgroup
+#define CONST     constant
+#define LOOP_FLAT _Pragma("unroll")
+#define LOOP_SHORT
 #define FIXED(name, value) (fixed_##name >= 0 ? fixed_##name : (value))
 constant int fixed_kind [[function_constant(0)]];
 constant int fixed_bits [[function_constant(1)]];
