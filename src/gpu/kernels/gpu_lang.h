@@ -21,8 +21,7 @@
  *     FIXED(name, value)   value, or what the kernel was compiled for: kind, bits, group of the
  *                   weights (Metal's function constants; elsewhere always value)
  *     LOOP_FLAT     the loop that follows is unrolled, so that arrays of the thread are registers
- *     LOOP_SHORT    the loop that follows is not unrolled, where the dialect has a word for that:
- * code that runs once has to be short
+ *     LOOP_SHORT    a wish that the loop stays one: code that runs once has to be short
  *
  * Nothing else of a dialect appears in a body. No word's result depends on the dialect: the same
  * body gives the same bits everywhere (fused multiply-adds are written out, the compilers are told
