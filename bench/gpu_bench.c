@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "../apps/common/args.h"
+#include "../apps/common/step_bytes.h"
 #include "base/bits.h"
 #include "base/os.h"
 #include "engine/engine_impl.h"
@@ -190,27 +191,16 @@ static fm_error step(bench *b) {
     return fm_step(b->engine, items, b->s.streams);
 }
 
-/* Different experts of a layer that n tokens want when every choice is as likely. */
-static double distinct(const bench *b, int n) {
-    double all = b->p.experts;
-    return all * (1 - pow(1 - b->p.experts_per_token / all, n));
-}
-
-/* Bytes of recurrent states that a step reads and writes, and of attention caches that it reads. */
-static double state_bytes(const bench *b) {
-    double kv = (double)(b->p.kv + b->p.vram_kv) / b->p.context; /* of a position, all streams */
-    return (double)b->p.state_bytes_token * b->s.streams + kv * (b->s.warm + b->s.tokens / 2.0);
-}
-
 static void print_card(const bench *b, double step) {
-    double experts = distinct(b, b->s.streams) * b->p.sparse_layers * (double)b->p.expert_bytes;
-    double trunk = (double)b->p.trunk_bytes_token, states = state_bytes(b);
-    double bytes = trunk + experts + states;
+    step_bytes all = step_bytes_of(&b->p, (step_shape){.streams = b->s.streams,
+                                                       .sessions = b->s.streams,
+                                                       .positions = b->s.warm + b->s.tokens / 2.0});
+    double of_weights = all.trunk + all.experts, bytes = of_weights + all.states;
     printf("%s:   card: %.1f MB a step (trunk %.1f, experts %.1f, states and caches %.1f), copy "
            "%.0f GB/s: limit %.0f tok/s, reached %.1f %% (weights alone %.1f %%)\n",
-           b->s.name, bytes * 1e-6, trunk * 1e-6, experts * 1e-6, states * 1e-6, b->copy * 1e-9,
-           b->s.streams * b->copy / bytes, 100 * bytes / b->copy / step,
-           100 * (trunk + experts) / b->copy / step);
+           b->s.name, bytes * 1e-6, all.trunk * 1e-6, all.experts * 1e-6, all.states * 1e-6,
+           b->copy * 1e-9, b->s.streams * b->copy / bytes, 100 * bytes / b->copy / step,
+           100 * of_weights / b->copy / step);
 }
 
 static void print_limits(const bench *b, double seconds, const fm_stats *s, double disk) {

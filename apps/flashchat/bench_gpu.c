@@ -6,13 +6,13 @@
  *     decode     random tokens, one a step for each of 1 and 8 conversations
  *
  * Random tokens, because a model of random weights soon repeats itself otherwise. The limit of a
- * step is the slowest of: the bytes of trunk and experts through the card's memory, those of
- * experts that were missed through the bus, those that were read through the disk. */
-#include <math.h>
+ * step is the slowest of: the bytes of trunk, experts and states through the card's memory, those
+ * of experts that were missed through the bus, those that were read through the disk. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "../common/step_bytes.h"
 #include "base/bits.h"
 #include "benchmark.h"
 #include "engine/fm_error.h"
@@ -128,12 +128,11 @@ static fm_error step(card *c, int streams) {
 
 /* The slowest way of a step's bytes. */
 static void set_limit(const card *c, int streams, const fm_stats *s, bench_row *row) {
-    double all = c->p.experts ? c->p.experts : 1, steps = c->b->a->tokens;
-    double distinct = all * (1 - pow(1 - c->p.experts_per_token / all, streams));
-    double position = (double)(c->p.kv + c->p.vram_kv) / c->p.context / STREAMS_MAX;
-    double session = (double)c->p.state_bytes_token + position * (WARM + steps / 2);
-    double bytes = (double)c->p.trunk_bytes_token + session * streams +
-                   distinct * c->p.sparse_layers * (double)c->p.expert_bytes;
+    double steps = c->b->a->tokens;
+    step_bytes all = step_bytes_of(
+        &c->p,
+        (step_shape){.streams = streams, .sessions = STREAMS_MAX, .positions = WARM + steps / 2});
+    double bytes = all.trunk + all.experts + all.states;
     const struct {
         const char *name;
         double bytes, rate;
