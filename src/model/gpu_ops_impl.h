@@ -18,11 +18,19 @@ typedef struct gpu_cutter {
     size_t used;
 } gpu_cutter;
 
-/* Where the parts of an expert's record lie in its slot. */
+/* Parts of an expert that one copy brings, gaps and all. */
+typedef struct expert_piece {
+    int first; /* the part that lies first */
+    size_t bytes;
+} expert_piece;
+
+/* Where the parts of an expert's record lie in its slot: gpu_layout.c. */
 typedef struct expert_layout {
     gpu_part gate, up, down;
     size_t at[EXPERT_PARTS_MAX], bytes[EXPERT_PARTS_MAX];
-    size_t span, total; /* to the end of the last part; of a slot */
+    int n_pieces, piece_of[EXPERT_PARTS_MAX];
+    expert_piece pieces[EXPERT_PARTS_MAX];
+    size_t copied, total; /* bytes of all pieces; of a slot */
 } expert_layout;
 
 /* What a slot of device memory is for: see gpu_tier.c. */
@@ -327,8 +335,15 @@ err gpu_look_ahead(const gpu_moe_job *j) MUST_USE;
 err gpu_look_again(gpu_ops *o) MUST_USE;
 int gpu_look_outcome(const gpu_moe_job *j); /* how many of them */
 
-/* gpu_tier.c: n_slots 0 is a model without experts. */
+/* gpu_layout.c: the layouts of all layers and what a slot needs; n_layers 0 is a model without
+ * experts. */
 err gpu_tier_measure(const weights *w, gpu_tier *t) MUST_USE;
+/* Copies an expert between the slot at `slot` and its parts in memory, piece by piece. */
+typedef err (*gpu_copy_piece)(gpu_ops *o, gpu_addr card, uint8_t *host, size_t bytes);
+err gpu_layout_copy(gpu_ops *o, const expert_layout *l, gpu_addr slot, uint8_t *const *part,
+                    gpu_copy_piece copy) MUST_USE;
+
+/* gpu_tier.c */
 err gpu_tier_open(gpu_ops *o, size_t bytes) MUST_USE;
 void gpu_tier_close(gpu_ops *o);
 /* Uploads an expert that the store holds pinned into slot `slot`; asynchronous, on the upload

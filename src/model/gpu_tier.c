@@ -1,7 +1,6 @@
 /* gpu_tier.c: expert slots in device memory.
  *
- *     slot    [gate.w | gate.scales | gate.biases | up ... | down ...]  in the order and at the
- *             distances of the store's slots, where they are the same for a whole layer
+ *     slot    [gate.w | gate.scales | gate.biases | up ... | down ...]  see gpu_layout.c
  *
  *     FREE     -> STAGED   uploaded for the running layer, or on a guess: the store has it too; the
  *       ^           |      oldest goes when another needs the slot
@@ -24,94 +23,10 @@
 
 #include "base/bits.h"
 #include "model/gpu_ops_impl.h"
-#include "store/record.h"
 
-#define PART_ALIGN       64
-#define PART_ALIGN_LEAST 16         /* of what the kernels load in large pieces */
-#define SPAN_MORE        (96 << 10) /* gaps between parts that are worth one copy */
-#define EXPERTS_A_GROUP  64         /* uploaded between two waits */
-#define STAGED_MOST      48         /* twice the misses of a layer, and the groups of a prompt */
-#define STAGED_BYTES     ((size_t)256 << 20)
-
-/* ---- layouts ---- */
-
-static void place(expert_layout *l, int part, size_t bytes) {
-    l->at[part] = l->total;
-    l->bytes[part] = bytes;
-    l->total = round_up(l->total + bytes, PART_ALIGN);
-}
-
-static gpu_part place_matrix(expert_layout *l, int first, const qmat *m) {
-    size_t rows = (size_t)m->rows, scales = qformat_scale_row_bytes(m->format, m->cols) * rows;
-    place(l, first, qformat_row_bytes(m->format, m->cols) * rows);
-    place(l, first + 1, scales);
-    place(l, first + 2, scales);
-    return (gpu_part){.w = (unsigned)l->at[first],
-                      .scales = (unsigned)l->at[first + 1],
-                      .biases = (unsigned)l->at[first + 2],
-                      .rows = m->rows,
-                      .cols = m->cols,
-                      .kind = (int)m->format.kind,
-                      .bits = m->format.bits,
-                      .group = m->format.group,
-                      .scales_f16 = m->format.scales_f16};
-}
-
-static void lay_out(const layer_weights *w, expert_layout *l) {
-    *l = (expert_layout){0};
-    l->gate = place_matrix(l, 0, &w->expert.gate);
-    l->up = place_matrix(l, 3, &w->expert.up);
-    l->down = place_matrix(l, 6, &w->expert.down);
-    l->span = l->total;
-}
-
-/* The order of the store's slots, where it is the same for all experts of a layer: then an expert
- * is one copy. False: it is not, or the kernels could not load it. */
-static bool lay_as_stored(const expert_map *m, int layer, expert_layout *l) {
-    gpu_part *part[3] = {&l->gate, &l->up, &l->down};
-    size_t at[EXPERT_PARTS_MAX], span = 0, parts = (size_t)m->n_parts;
-    for (int x = 0; x < m->n_experts; x++) {
-        record r;
-        size_t key = (size_t)layer * (size_t)m->n_experts + (size_t)x, first = SIZE_MAX;
-        record_make(m->parts + key * parts, m->n_parts, RECORD_ALIGN_LEAST, &r);
-        for (size_t i = 0; i < parts; i++)
-            if (l->bytes[i]) first = size_min(first, r.part[i]);
-        for (size_t i = 0; i < parts; i++) {
-            size_t mine = l->bytes[i] ? r.part[i] - first : 0;
-            if (mine % PART_ALIGN_LEAST || (x && mine != at[i])) return false;
-            at[i] = mine;
-            span = mine + l->bytes[i] > span ? mine + l->bytes[i] : span;
-        }
-    }
-    if (span > l->total + SPAN_MORE || span > UINT32_MAX) return false;
-    for (size_t i = 0; i < parts; i++) {
-        gpu_part *p = part[i / 3];
-        l->at[i] = at[i];
-        *(i % 3 == 0 ? &p->w : i % 3 == 1 ? &p->scales : &p->biases) = (unsigned)at[i];
-    }
-    l->span = span;
-    l->total = round_up(span, PART_ALIGN);
-    return true;
-}
-
-err gpu_tier_measure(const weights *w, gpu_tier *t) {
-    *t = (gpu_tier){.n_layers = w->experts.n_layers, .n_experts = w->experts.n_experts};
-    if (!t->n_layers) return err_none();
-    t->n_keys = t->n_layers * t->n_experts;
-    t->layouts = calloc((size_t)t->n_layers, sizeof *t->layouts);
-    if (!t->layouts) return err_make(ERR_NOMEM, "no memory for the layout of experts");
-    for (int i = 0; i < w->config->layers; i++) {
-        int sparse = w->layers[i].sparse_index;
-        if (sparse < 0) continue;
-        lay_out(&w->layers[i], &t->layouts[sparse]);
-        if (w->experts.n_parts == EXPERT_PARTS_MAX)
-            lay_as_stored(&w->experts, sparse, &t->layouts[sparse]);
-        if (t->layouts[sparse].total > UINT32_MAX)
-            return err_make(ERR_UNSUPPORTED, "layer %d: experts of more than 4 GiB", i);
-        if (t->layouts[sparse].total > t->slot_bytes) t->slot_bytes = t->layouts[sparse].total;
-    }
-    return err_none();
-}
+#define EXPERTS_A_GROUP 64 /* uploaded between two waits */
+#define STAGED_MOST     48 /* twice the misses of a layer, and the groups of a prompt */
+#define STAGED_BYTES    ((size_t)256 << 20)
 
 /* ---- open, close ---- */
 
@@ -242,21 +157,6 @@ void gpu_tier_unclaim(gpu_tier *t, int slot) {
     set_free(t, slot);
 }
 
-/* The part that lies first, when the store has the parts as the slot has them; -1: it has not. */
-static int first_of(const expert_layout *l, const uint8_t *const *part) {
-    int first = -1;
-    for (int i = 0; i < EXPERT_PARTS_MAX && first < 0; i++)
-        if (l->bytes[i] && l->at[i] == 0) first = i;
-    for (int i = 0; i < EXPERT_PARTS_MAX && first >= 0; i++) {
-        if (!l->bytes[i] || (intptr_t)part[i] - (intptr_t)part[first] == (intptr_t)l->at[i])
-            continue;
-        first = -1;
-    }
-    return first;
-}
-
-typedef err (*copy_part)(gpu_ops *o, gpu_addr card, uint8_t *host, size_t bytes);
-
 static err copy_up(gpu_ops *o, gpu_addr card, uint8_t *host, size_t bytes) {
     return gpu_copy_in(o->upload, card, host, bytes);
 }
@@ -265,16 +165,10 @@ static err copy_down(gpu_ops *o, gpu_addr card, uint8_t *host, size_t bytes) {
     return gpu_copy_out(o->download, host, card, bytes);
 }
 
-/* All at once, gaps and all, where both sides lie alike. */
-static err copy_expert(gpu_ops *o, int slot, uint8_t *const *part, copy_part copy) {
+static err copy_expert(gpu_ops *o, int slot, uint8_t *const *part, gpu_copy_piece copy) {
     const gpu_tier *t = &o->tier;
     const expert_layout *l = &t->layouts[t->slots[slot].key / t->n_experts];
-    gpu_addr base = t->memory.addr + (gpu_addr)slot * t->slot_bytes;
-    int first = first_of(l, (const uint8_t *const *)part);
-    if (first >= 0) return copy(o, base, part[first], l->span);
-    for (int i = 0; i < EXPERT_PARTS_MAX; i++)
-        if (l->bytes[i]) TRY(copy(o, base + l->at[i], part[i], l->bytes[i]));
-    return err_none();
+    return gpu_layout_copy(o, l, t->memory.addr + (gpu_addr)slot * t->slot_bytes, part, copy);
 }
 
 err gpu_tier_upload(gpu_ops *o, int slot, const expert_view *view, int list) {
@@ -284,7 +178,7 @@ err gpu_tier_upload(gpu_ops *o, int slot, const expert_view *view, int list) {
     memcpy(part, view->part, sizeof part);
     t->pins[list][t->n_pins[list]++] = (vram_pin){x->key, x->state == VRAM_OWNED};
     o->stats.uploads++;
-    o->stats.upload_bytes += t->layouts[x->key / t->n_experts].span;
+    o->stats.upload_bytes += t->layouts[x->key / t->n_experts].copied;
     return copy_expert(o, slot, part, copy_up);
 }
 
@@ -385,7 +279,7 @@ err gpu_tier_promote(gpu_ops *o, int key) {
     }
     t->slots[from].state = VRAM_LEAVING;
     t->leaving[t->n_leaving++] = from;
-    o->stats.download_bytes += t->layouts[layer].span;
+    o->stats.download_bytes += t->layouts[layer].copied;
     return copy_expert(o, from, part, copy_down);
 }
 
