@@ -5,6 +5,7 @@
 #include "gpu/gpu_windows.h"
 #include "model/gpu_ops.h"
 #include "store/cache.h"
+#include "store/exchange.h"
 #include "store/prefetch.h"
 
 #define GRAPHS_MAX     24
@@ -88,6 +89,8 @@ typedef struct gpu_tier {
     uint32_t epoch; /* layers so far: launches of older ones are done */
     cache cache;
     void *cache_memory; /* owned */
+    exchange exchange;
+    void *exchange_memory; /* owned */
     bool resident;
     vram_pin *pins[2]; /* [store slots] each, owned: of this layer; of guesses for the next one */
     int n_pins[2];

@@ -102,6 +102,7 @@ static err launch(gpu_moe_job *j) {
 /* While the ids are on their way: both histories of this layer's experts grow older. */
 static void prepare(const gpu_moe_job *j) {
     cache_request(&j->o->tier.cache, j->w->sparse_index);
+    exchange_visit(&j->o->tier.exchange);
     expert_store_note(j->o->store, j->w->sparse_index, NULL, 0);
 }
 
@@ -114,6 +115,7 @@ static void find_hits(gpu_moe_job *j) {
         gpu_use *u = &o->uses[i];
         int slot = t->slot_of[key_of(j, u)];
         cache_touch(&t->cache, key_of(j, u));
+        exchange_touch(&t->exchange, key_of(j, u));
         if (slot < 0) continue;
         cache_remove(&t->cache, key_of(j, u));
         expert_store_note(o->store, j->w->sparse_index, &u->id, 1);

@@ -60,10 +60,12 @@ err gpu_tier_open(gpu_ops *o, size_t bytes) {
     t->slot_of = calloc((size_t)t->n_keys, sizeof *t->slot_of);
     t->slots = calloc(n, sizeof *t->slots);
     t->cache_memory = malloc(cache_memory(t->n_layers, t->n_experts));
-    if (!t->slot_of || !t->slots || !t->cache_memory)
+    t->exchange_memory = malloc(exchange_memory(t->n_keys));
+    if (!t->slot_of || !t->slots || !t->cache_memory || !t->exchange_memory)
         return err_make(ERR_NOMEM, "no memory for the table of experts");
     cache_options policy = {.n_layers = t->n_layers, .n_experts = t->n_experts};
     cache_init(&t->cache, &policy, t->cache_memory);
+    exchange_init(&t->exchange, t->n_layers, t->n_keys, t->exchange_memory);
     for (int i = 0; i < t->n_keys; i++) t->slot_of[i] = -1;
     for (int i = 0; i < t->n_slots; i++)
         t->slots[i] =
@@ -93,6 +95,7 @@ void gpu_tier_close(gpu_ops *o) {
     free(t->slot_of);
     free(t->slots);
     free(t->cache_memory);
+    free(t->exchange_memory);
     for (int i = 0; i < 2; i++) free(t->pins[i]);
     *t = (gpu_tier){0};
 }
@@ -267,6 +270,7 @@ err gpu_tier_promote(gpu_ops *o, int key) {
     if (slot < 0 || t->slots[slot].state != VRAM_STAGED) return err_none();
     int worst = cache_worst(&t->cache);
     if (worst < 0 || !cache_before(&t->cache, worst, key)) return err_none();
+    if (!exchange_pays(&t->exchange, key, worst)) return err_none();
     if (!lend_with_pin(o, key)) return err_none();
     cache_remove(&t->cache, worst);
     ring_take(t, slot);
