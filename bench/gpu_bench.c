@@ -58,6 +58,8 @@ static const arg_def defs[] = {
     SET("--soak", "N", "instead: N greedy tokens at random limits, compared with the processor's",
         ARG_INT, soak.tokens, 1, 1 << 24),
     SET("--seed", "N", "of the soak", ARG_U64, soak.seed, 0, 0),
+    SET("--lose", NULL, "the soak is one engine, whose card is lost on the way", ARG_FLAG,
+        soak.lose, 0, 0),
     SET("--provoke", "F",
         "a test of the soak: the card takes the next expert where the processor's router finds it "
         "less than F worse",

@@ -2,14 +2,17 @@
 #include "gpu_bench_soak.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/bits.h"
 #include "gpu_bench_routing.h"
+#include "model/gpu_ops_impl.h"
 
 #define MIB       ((size_t)1 << 20)
 #define NEAR_TIE  2e-3f
 #define PROMPT    200
 #define TOKENS    32
+#define CHATS     4  /* of an engine */
 #define ASKED_MAX 64 /* tokens that are taken apart; more of them only count */
 
 typedef struct soak {
@@ -20,6 +23,7 @@ typedef struct soak {
     gpu_ops_need need;
     rng random;
     int made, rounds, ties, router_ties, wrong, asked, cancelled;
+    int lose_at, lost; /* the token whose step loses the card, -1: none; cards so far */
 } soak;
 
 /* A conversation on a card, and its tokens so far. */
@@ -102,6 +106,25 @@ static fm_error compare(soak *k, chat *c, int32_t *id) {
     return e.code ? e : fm_session_step(k->exact, *id);
 }
 
+/* ---- a card that is lost ---- */
+
+/* What comes next on the card's queue fails. The processor that plays a card is told to. */
+static fm_error break_card(const fm_engine *e) {
+    args_words bad = {.from = 16, .to = 16, .n = 4};
+    err failed = err_none();
+    if (!e->gpu) return (fm_error){FM_ERR_UNSUPPORTED, "there is no card to lose"};
+    if (!strcmp(e->gpu->info.backend, "cuda"))
+        failed = gpu_do(e->gpu, GPU_words, &bad);
+    else
+        gpu_fail_at(e->gpu->device, GPU_CALL_LAUNCH, 1);
+    return fm_error_from(&failed);
+}
+
+static void hear(void *ctx, const char *text) {
+    (void)ctx;
+    fprintf(stderr, "  %s\n", text);
+}
+
 /* ---- conversations ---- */
 
 /* A step; now and then one that is cancelled first. */
@@ -135,7 +158,10 @@ static fm_error soak_chat(soak *k, fm_engine *e, fm_session *s) {
     if (!error.code) error = fm_session_sync(s, c.ids, (size_t)c.n, NULL, NULL);
     for (int i = 0; i < TOKENS && !error.code; i++) {
         error = compare(k, &c, &id);
-        if (!error.code) error = soak_step(k, &c, id);
+        bool lose = k->made == k->lose_at;
+        if (!error.code && lose) error = break_card(e);
+        if (!error.code) error = lose ? fm_session_step(s, id) : soak_step(k, &c, id);
+        k->lost += lose && !e->gpu;
         c.ids[c.n++] = id;
     }
     return error;
@@ -157,12 +183,19 @@ static fm_error soak_round(soak *k) {
     fm_error error = fm_plan_get(&o, &p);
     o.memory = p.floor + (size_t)below(k, 100) * p.experts_total / 80 + 2 * MIB;
     o.no_look_ahead = below(k, 4) == 0;
+    k->lose_at = -1;
+    if (k->s->lose) {
+        k->lose_at = k->made + 1 + below(k, CHATS * TOKENS);
+        o.memory = p.floor + p.trunk + p.experts_total + 256 * MIB; /* the processor has room */
+        o.exact = true;
+        o.notice = hear;
+    }
     fm_engine *e = NULL;
     fm_session *s = NULL;
     if (!error.code) error = fm_engine_open(&o, &e);
     if (!error.code) error = fm_session_open(e, &s);
     if (!error.code) error = routers_free(k->routers, e);
-    for (int i = 0; i < 4 && !error.code; i++) error = soak_chat(k, e, s);
+    for (int i = 0; i < CHATS && !error.code; i++) error = soak_chat(k, e, s);
     if (e) {
         fm_stats t;
         fm_stats_get(e, &t);
@@ -195,12 +228,14 @@ fm_error soak_run(const soak_settings *s) {
     if (!e.code) e = fm_engine_open(&o, &k.cpu);
     if (!e.code) e = fm_session_open(k.cpu, &k.exact);
     if (!e.code) e = routers_open(k.cpu, PROMPT + TOKENS, (double)s->provoke, &k.routers);
-    while (!e.code && k.made < s->tokens) e = soak_round(&k);
+    while (!e.code && k.made < s->tokens && !(s->lose && k.rounds)) e = soak_round(&k);
     routers_close(k.routers);
     fm_engine_close(k.cpu);
     printf("%s: %d tokens in %d engines of random limits, %d cancelled: %d other than the "
-           "processor's exact path, %d ties, %d ties of routers\n",
-           s->name, k.made, k.rounds, k.cancelled, k.wrong, k.ties, k.router_ties);
+           "processor's exact path, %d ties, %d ties of routers%s\n",
+           s->name, k.made, k.rounds, k.cancelled, k.wrong, k.ties, k.router_ties,
+           k.lost ? "; the card was lost" : "");
+    if (!e.code && s->lose && !k.lost) e = (fm_error){FM_ERR_CORRUPT, "the card was not lost"};
     if (!e.code && k.wrong) e = (fm_error){FM_ERR_CORRUPT, "tokens differ"};
     return e;
 }

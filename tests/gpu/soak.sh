@@ -2,6 +2,7 @@
 # That the soak of bench/gpu.sh tells a tie of routers from a fault, with the processor playing the card. It is made to take
 # the next expert where the two are near: in a checkpoint where three experts of a layer have the same row of the router
 # these are exact ties, in the checkpoint as it is they are not.
+# And that no token is wrong where the card is lost on the way.
 # test: slow
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -39,3 +40,11 @@ rc=$? good=0
 read -r other ties < <(counts)
 [ $rc != 0 ] && [ "$other" -gt 0 ] && [ "$ties" = 0 ] && good=1
 result "soak: another choice among others is not" $good
+good=1
+for seed in 1 2 3; do
+    soak --model "$model" --lose --seed $seed
+    rc=$?
+    good=$((good && rc == 0)) # another token, or a card that is still there, is a failure
+    grep -q "128 tokens.* 0 other than .*; the card was lost" "$work/out" || good=0
+done
+result "soak: a card that is lost changes no token" $good
