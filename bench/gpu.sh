@@ -5,7 +5,8 @@
 #   make bench-gpu                        or, where nothing can be built: PROGRAMS=FOLDER bench/gpu.sh (`make portable`'s)
 #   PARTS="golden tiers35" bench/gpu.sh   only these; all of them are:
 #
-#   golden    golden checkpoints, kernels        soak      greedy tokens at random limits against the processor's; limits kept
+#   golden    golden checkpoints, kernels        soak      greedy tokens at random limits against the processor's, also
+#                                                          where the card fails for good on the way; limits kept
 #   big35     35B shape, all on the card         tiers35   half of its experts in memory
 #   big397    397B shape, layers that fit        tiers397  half of its experts in memory; 30 layers where memory is 200 GiB
 #   disk80    80B shape on disk, a quarter of the experts on the card and in memory; the processor alone at the same limits
@@ -67,6 +68,7 @@ fi
 if wanted soak; then
     bench soak --model assets/ember --soak "${SOAK:-5000}" --seed "${SEED:-1}"
     grep -E '^ +(token|first|and|asked|[0-9]+ other)' "$out/soak.log" | tee -a "$table"
+    for seed in 1 2 3 4; do bench "lost-$seed" --model assets/ember --soak 128 --lose --seed $seed; done
     while sleep 0.2; do nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits; done >"$out/vram.txt" &
     watcher=$!
     "$bin"/infer --model assets/ember --gpu cuda --vram 18M --memory 64M --context 512 --prompt "Once upon a time" --tokens 2000 \
