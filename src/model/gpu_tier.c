@@ -270,7 +270,8 @@ err gpu_tier_promote(gpu_ops *o, int key) {
     if (slot < 0 || t->slots[slot].state != VRAM_STAGED) return err_none();
     int worst = cache_worst(&t->cache);
     if (worst < 0 || !cache_before(&t->cache, worst, key)) return err_none();
-    if (!exchange_pays(&t->exchange, key, worst)) return err_none();
+    int same_layer = cache_worst_in(&t->cache, key / t->n_experts);
+    if (!exchange_pays(&t->exchange, key, same_layer < 0 ? worst : same_layer)) return err_none();
     if (!lend_with_pin(o, key)) return err_none();
     cache_remove(&t->cache, worst);
     ring_take(t, slot);

@@ -138,13 +138,17 @@ static void tighten(cache *c, int layer) {
         sink(base_of(c, layer), l->n_heap, i);
 }
 
+int cache_worst_in(cache *c, int layer) {
+    if (c->layers[layer].n_heap == 0) return -1;
+    tighten(c, layer);
+    return layer * c->options.n_experts + base_of(c, layer)[0].heap;
+}
+
 int cache_worst(cache *c) {
     int worst = -1;
     for (int layer = 0; layer < c->options.n_layers; layer++) {
-        if (c->layers[layer].n_heap == 0) continue;
-        tighten(c, layer);
-        int key = layer * c->options.n_experts + base_of(c, layer)[0].heap;
-        if (worst < 0 || cache_before(c, key, worst)) worst = key;
+        int key = cache_worst_in(c, layer);
+        if (key >= 0 && (worst < 0 || cache_before(c, key, worst))) worst = key;
     }
     return worst;
 }

@@ -92,6 +92,8 @@ void cache_remove(cache *c, int key);
 bool cache_evictable(const cache *c, int key);
 /* The evictable key of the lowest rank, -1 when there is none. */
 int cache_worst(cache *c);
+/* The same of one layer. */
+int cache_worst_in(cache *c, int layer);
 /* key has been used in the last token or so: as much as one touch weighs right after it. */
 bool cache_is_hot(const cache *c, int key);
 /* a would be evicted before b. */

@@ -1,13 +1,17 @@
 /* exchange.h: is it worth it that experts change places between a card and memory? Pure.
  *
  * A policy (cache.h) says which expert is likelier to be asked for. That an exchange pays does not
- * follow: it costs as much time as a tenth of an upload (its way back slows the uploads beside it;
- * docs/MEASURED.md, "Where the bus stood idle"), and where a model asks for all its experts alike,
- * what was used last is no likelier than anything else. So every exchange that the policy would
- * make is a trial, made or not: for the next EXCHANGE_STEPS steps its two experts' requests are
- * counted. What the first has more of than the second are uploads that are saved. While the mean of
- * past trials is less than an exchange costs, none is made; trials go on, so a change in what is
- * asked for is seen.
+ * follow: it costs up to a tenth of the time of an upload (its way back slows the uploads beside
+ * it; docs/MEASURED.md, "Few copies, and exchanges that pay"), and where a model asks for all its
+ * experts alike, what was used last is no likelier than anything else. So every exchange that the
+ * policy would make is a trial, made or not: for the next EXCHANGE_STEPS steps its two experts'
+ * requests are counted. What the first has more of than the second are uploads that are saved.
+ * While the mean of past trials is less than an exchange costs, none is made; trials go on, so a
+ * change in what is asked for is seen.
+ *
+ * The second expert of a trial is the worst of the same layer, which an exchange need not take: the
+ * worst of all is the same one for long while none is made, and what becomes of it would decide
+ * hundreds of trials at once.
  *
  * Cost: all calls O(1), exchange_visit O(1) a trial. One thread. */
 #ifndef STORE_EXCHANGE_H
@@ -21,7 +25,7 @@
 #define EXCHANGE_TRIALS 256    /* at a time */
 #define EXCHANGE_MEMORY 1024.0 /* trials: how far back the mean looks */
 #define EXCHANGE_FIRST  32     /* trials before there is a mean: until then exchanges pay */
-#define EXCHANGE_COST   0.1    /* uploads */
+#define EXCHANGE_COST   0.075  /* uploads */
 
 typedef struct exchange_trial {
     int32_t in, out;
@@ -46,7 +50,8 @@ void exchange_init(exchange *x, int n_layers, int n_keys, void *memory);
 void exchange_visit(exchange *x);
 /* key is asked for in this visit. */
 void exchange_touch(exchange *x, int key);
-/* The policy would have `in` (just asked for) take the place of `out`: whether to do it. */
+/* The policy would keep `in` (just asked for), which the card has not; out is the worst expert of
+ * its layer that the card has: whether to do it. */
 bool exchange_pays(exchange *x, int in, int out);
 
 #endif

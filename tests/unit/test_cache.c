@@ -69,12 +69,15 @@ static bool twin_before(const twin *t, int a, int b) {
     return p != q ? p < q : a < b;
 }
 
-static int twin_worst(const twin *t) {
+/* Of the keys from `first` on. */
+static int twin_worst_of(const twin *t, int first, int n) {
     int worst = -1;
-    for (int k = 0; k < KEYS; k++)
+    for (int k = first; k < first + n; k++)
         if (t->evictable[k] && (worst < 0 || twin_before(t, k, worst))) worst = k;
     return worst;
 }
+
+static int twin_worst(const twin *t) { return twin_worst_of(t, 0, KEYS); }
 
 /* ---- random lives ---- */
 
@@ -102,6 +105,7 @@ static void live(cache_policy policy, uint64_t seed) {
     cache_options o = {.policy = policy, .n_layers = LAYERS, .n_experts = EXPERTS};
     cache_init(&c, &o, memory);
     assert_int_equal(cache_worst(&c), -1);
+    assert_int_equal(cache_worst_in(&c, 0), -1);
     rng r;
     rng_seed(&r, seed);
     for (int step = 0; step < STEPS; step++) {
@@ -116,6 +120,9 @@ static void live(cache_policy policy, uint64_t seed) {
             if (key >= 0 && rng_next(&r) % 2) cache_remove(&c, key), t->evictable[key] = 0;
             break;
         }
+        int layer = (int)(rng_next(&r) % LAYERS);
+        if (rng_next(&r) % 4 == 0)
+            assert_int_equal(cache_worst_in(&c, layer), twin_worst_of(t, layer * EXPERTS, EXPERTS));
         bool look = rng_next(&r) % 3 == 0; /* what happens in between meets a loose heap */
         if (look && cache_worst(&c) != twin_worst(t))
             fail_msg("%s, step %d: %d goes, not %d", cache_policy_name(policy), step,
