@@ -16,8 +16,8 @@
 #include "store/record.h"
 
 #define PART_ALIGN  64
-#define LOAD_ALIGN  16         /* of what the kernels load in large pieces */
-#define COPIED_MORE (96 << 10) /* gaps between parts that are worth one copy */
+#define LOAD_ALIGN  16                 /* of what the kernels load in large pieces */
+#define COPIED_MORE ((size_t)96 << 10) /* gaps that are worth one copy, if less than the parts */
 
 /* ---- part by part ---- */
 
@@ -109,7 +109,8 @@ static void lay_as_stored(const expert_map *m, int layer, expert_layout *l) {
     expert_layout stored = *l;
     record_of(m, layer, 0, &r);
     cut(&r, &stored);
-    if (stored.copied > l->copied + COPIED_MORE || stored.total > UINT32_MAX) return;
+    size_t most = l->copied + size_min(l->copied, COPIED_MORE);
+    if (stored.copied > most || stored.total > UINT32_MAX) return;
     for (int x = 1; x < m->n_experts; x++) {
         record_of(m, layer, x, &r);
         if (!alike(&stored, &r)) return;

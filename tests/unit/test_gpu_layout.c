@@ -14,11 +14,13 @@
 #include "store/record.h"
 
 #define EXPERTS 3
-#define ROWS    32
-#define COLS    64
-#define SLOT    (64 << 10)
+#define ROWS    128
+#define COLS    256
+#define STRIDE  16384
+#define SLOT    (256 << 10)
 
-static const uint32_t sizes[EXPERT_PARTS_MAX] = {1024, 128, 128, 1024, 128, 128, 1024, 128, 128};
+static const uint32_t sizes[EXPERT_PARTS_MAX] = {16384, 2048,  2048, 16384, 2048,
+                                                 2048,  16384, 2048, 2048};
 static expert_part parts[EXPERTS * EXPERT_PARTS_MAX];
 static layer_weights layer;
 static model_config config = {.layers = 1};
@@ -61,13 +63,14 @@ static void copy_one(const expert_layout *l, int x, uint32_t align) {
     memset(card, 0xdd, SLOT);
     for (int i = 0; i < EXPERT_PARTS_MAX; i++) {
         part[i] = host[x] + r.part[i];
-        memset(part[i], 10 * x + i, sizes[i]);
+        memset(part[i], 10 * x + i, parts[i].bytes);
     }
     n_copies = 0;
     assert_int_equal(gpu_layout_copy(NULL, l, 0, part, copy).code, ERR_NONE);
     for (int i = 0; i < EXPERT_PARTS_MAX; i++) {
-        assert_int_equal(l->bytes[i], sizes[i]);
-        for (uint32_t b = 0; b < sizes[i]; b++) assert_int_equal(card[l->at[i] + b], 10 * x + i);
+        uint32_t bytes = parts[i].bytes;
+        assert_int_equal(l->bytes[i], bytes);
+        for (uint32_t b = 0; b < bytes; b++) assert_int_equal(card[l->at[i] + b], 10 * x + i);
     }
 }
 
@@ -106,7 +109,7 @@ static void test_one_file(void **state) {
     int64_t base[EXPERT_PARTS_MAX];
     stacked(base, 0);
     for (int i = 0; i < EXPERT_PARTS_MAX; i++) base[i] += 16 * i;
-    make(base, one_file, 4096);
+    make(base, one_file, STRIDE);
     assert_int_equal(copies(RECORD_ALIGN_LEAST), 1);
     /* A store with room for all begins each with a page. */
     assert_int_equal(copies(RECORD_ALIGN_MOST), EXPERT_PARTS_MAX);
@@ -117,7 +120,7 @@ static void test_two_files(void **state) {
     int64_t base[EXPERT_PARTS_MAX];
     for (int second = 4; second < 64; second += 4) {
         stacked(base, second);
-        make(base, two_files, 4096);
+        make(base, two_files, STRIDE);
         assert_int_equal(copies(RECORD_ALIGN_LEAST), second % 16 ? 2 : 1);
     }
 }
@@ -127,8 +130,19 @@ static void test_packed(void **state) {
     (void)state;
     int64_t base[EXPERT_PARTS_MAX] = {0};
     for (int i = 1; i < EXPERT_PARTS_MAX; i++) base[i] = base[i - 1] + sizes[i - 1];
-    make(base, one_file, 4096);
+    make(base, one_file, STRIDE);
     assert_int_equal(copies(RECORD_ALIGN_LEAST), 1);
+}
+
+/* Parts so small that the gaps would be most of a slot. */
+static void test_small(void **state) {
+    (void)state;
+    int64_t base[EXPERT_PARTS_MAX];
+    stacked(base, 0);
+    make(base, one_file, STRIDE);
+    for (int i = 0; i < EXPERTS * EXPERT_PARTS_MAX; i++) parts[i].bytes /= 8;
+    layer.expert.gate.rows = layer.expert.up.rows = layer.expert.down.rows = ROWS / 8;
+    assert_int_equal(copies(RECORD_ALIGN_LEAST), EXPERT_PARTS_MAX);
 }
 
 /* The distance between parts changes from expert to expert. */
@@ -136,16 +150,15 @@ static void test_not_alike(void **state) {
     (void)state;
     int64_t base[EXPERT_PARTS_MAX];
     stacked(base, 0);
-    make(base, one_file, 4096);
+    make(base, one_file, STRIDE);
     parts[2 * EXPERT_PARTS_MAX + 4].offset += 16;
     assert_int_equal(copies(RECORD_ALIGN_LEAST), EXPERT_PARTS_MAX);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_file),
-        cmocka_unit_test(test_two_files),
-        cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_one_file),  cmocka_unit_test(test_two_files),
+        cmocka_unit_test(test_packed),    cmocka_unit_test(test_small),
         cmocka_unit_test(test_not_alike),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
