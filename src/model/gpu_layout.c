@@ -86,7 +86,8 @@ static void cut(const record *r, expert_layout *l) {
         }
         l->piece_of[i] = l->n_pieces - 1;
         l->at[i] = l->at[first] + r->part[i] - r->part[first];
-        end = l->at[i] + l->bytes[i];
+        size_t part_end = l->at[i] + l->bytes[i];
+        end = part_end > end ? part_end : end; /* a part may lie within another one */
         l->pieces[l->n_pieces - 1].bytes = end - l->at[first];
     }
     l->copied = 0;
