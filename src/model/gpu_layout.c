@@ -19,10 +19,16 @@
 #define LOAD_ALIGN  16                 /* of what the kernels load in large pieces */
 #define COPIED_MORE ((size_t)96 << 10) /* gaps that are worth one copy, if less than the parts */
 
+void gpu_layout_put(expert_layout *l, int part, size_t at) {
+    gpu_part *const matrices[3] = {&l->gate, &l->up, &l->down}, *m = matrices[part / 3];
+    l->at[part] = at;
+    *(part % 3 == 0 ? &m->w : part % 3 == 1 ? &m->scales : &m->biases) = (unsigned)at;
+}
+
 /* ---- part by part ---- */
 
 static void place(expert_layout *l, int part, size_t bytes) {
-    l->at[part] = l->total;
+    gpu_layout_put(l, part, l->total);
     l->bytes[part] = bytes;
     l->total = round_up(l->total + bytes, PART_ALIGN);
     l->copied += bytes;
@@ -31,30 +37,36 @@ static void place(expert_layout *l, int part, size_t bytes) {
     l->pieces[l->n_pieces++] = (expert_piece){part, bytes};
 }
 
-static gpu_part place_matrix(expert_layout *l, int first, const qmat *m) {
+static void place_matrix(expert_layout *l, gpu_part *matrix, int first, const qmat *m) {
     size_t rows = (size_t)m->rows, scales = qformat_scale_row_bytes(m->format, m->cols) * rows;
+    *matrix = (gpu_part){.rows = m->rows,
+                         .cols = m->cols,
+                         .kind = (int)m->format.kind,
+                         .bits = m->format.bits,
+                         .group = m->format.group,
+                         .scales_f16 = m->format.scales_f16};
     place(l, first, qformat_row_bytes(m->format, m->cols) * rows);
     place(l, first + 1, scales);
     place(l, first + 2, scales);
-    return (gpu_part){.w = (unsigned)l->at[first],
-                      .scales = (unsigned)l->at[first + 1],
-                      .biases = (unsigned)l->at[first + 2],
-                      .rows = m->rows,
-                      .cols = m->cols,
-                      .kind = (int)m->format.kind,
-                      .bits = m->format.bits,
-                      .group = m->format.group,
-                      .scales_f16 = m->format.scales_f16};
 }
 
 static void lay_out(const layer_weights *w, expert_layout *l) {
     *l = (expert_layout){0};
-    l->gate = place_matrix(l, 0, &w->expert.gate);
-    l->up = place_matrix(l, 3, &w->expert.up);
-    l->down = place_matrix(l, 6, &w->expert.down);
+    place_matrix(l, &l->gate, 0, &w->expert.gate);
+    place_matrix(l, &l->up, 3, &w->expert.up);
+    place_matrix(l, &l->down, 6, &w->expert.down);
 }
 
 /* ---- as in the store ---- */
+
+/* Parts at these places lie as the pieces have them. */
+static bool lie_so(const expert_layout *l, const uintptr_t *places) {
+    for (int i = 0; i < EXPERT_PARTS_MAX; i++) {
+        int first = l->pieces[l->piece_of[i]].first;
+        if (l->bytes[i] && places[i] - places[first] != l->at[i] - l->at[first]) return false;
+    }
+    return true;
+}
 
 static void record_of(const expert_map *m, int layer, int expert, record *r) {
     size_t key = (size_t)layer * (size_t)m->n_experts + (size_t)expert;
@@ -81,11 +93,11 @@ static void cut(const record *r, expert_layout *l) {
         int i = order[k];
         if (!k || (r->part[i] - r->part[first]) % LOAD_ALIGN) {
             first = i;
-            l->at[i] = round_up(end, PART_ALIGN);
+            gpu_layout_put(l, i, round_up(end, PART_ALIGN));
             l->pieces[l->n_pieces++].first = i;
         }
         l->piece_of[i] = l->n_pieces - 1;
-        l->at[i] = l->at[first] + r->part[i] - r->part[first];
+        gpu_layout_put(l, i, l->at[first] + r->part[i] - r->part[first]);
         size_t part_end = l->at[i] + l->bytes[i];
         end = part_end > end ? part_end : end; /* a part may lie within another one */
         l->pieces[l->n_pieces - 1].bytes = end - l->at[first];
@@ -93,15 +105,6 @@ static void cut(const record *r, expert_layout *l) {
     l->copied = 0;
     for (int k = 0; k < l->n_pieces; k++) l->copied += l->pieces[k].bytes;
     l->total = round_up(end, PART_ALIGN);
-}
-
-/* The expert's parts lie in the store as the pieces have them. */
-static bool alike(const expert_layout *l, const record *r) {
-    for (int i = 0; i < EXPERT_PARTS_MAX; i++) {
-        int first = l->pieces[l->piece_of[i]].first;
-        if (l->bytes[i] && r->part[i] - r->part[first] != l->at[i] - l->at[first]) return false;
-    }
-    return true;
 }
 
 /* Leaves the layout as it is where that does not pay. */
@@ -113,13 +116,10 @@ static void lay_as_stored(const expert_map *m, int layer, expert_layout *l) {
     size_t most = l->copied + size_min(l->copied, COPIED_MORE);
     if (stored.copied > most || stored.total > UINT32_MAX) return;
     for (int x = 1; x < m->n_experts; x++) {
+        uintptr_t places[EXPERT_PARTS_MAX];
         record_of(m, layer, x, &r);
-        if (!alike(&stored, &r)) return;
-    }
-    gpu_part *part[3] = {&stored.gate, &stored.up, &stored.down};
-    for (int i = 0; i < EXPERT_PARTS_MAX; i++) {
-        gpu_part *p = part[i / 3];
-        *(i % 3 == 0 ? &p->w : i % 3 == 1 ? &p->scales : &p->biases) = (unsigned)stored.at[i];
+        for (int i = 0; i < EXPERT_PARTS_MAX; i++) places[i] = r.part[i];
+        if (!lie_so(&stored, places)) return;
     }
     *l = stored;
 }
@@ -145,19 +145,12 @@ err gpu_tier_measure(const weights *w, gpu_tier *t) {
 
 /* ---- copies ---- */
 
-/* A store that has room for all experts puts their parts where the processor likes them. */
-static bool lies_so(const expert_layout *l, uint8_t *const *part) {
-    for (int i = 0; i < EXPERT_PARTS_MAX; i++) {
-        int first = l->pieces[l->piece_of[i]].first;
-        intptr_t apart = (intptr_t)part[i] - (intptr_t)part[first];
-        if (l->bytes[i] && apart != (intptr_t)l->at[i] - (intptr_t)l->at[first]) return false;
-    }
-    return true;
-}
-
 err gpu_layout_copy(gpu_ops *o, const expert_layout *l, gpu_addr slot, uint8_t *const *part,
                     gpu_copy_piece copy) {
-    if (!lies_so(l, part)) {
+    uintptr_t places[EXPERT_PARTS_MAX];
+    for (int i = 0; i < EXPERT_PARTS_MAX; i++) places[i] = (uintptr_t)part[i];
+    /* A store that has room for all experts puts their parts where the processor likes them. */
+    if (!lie_so(l, places)) {
         for (int i = 0; i < EXPERT_PARTS_MAX; i++)
             if (l->bytes[i]) TRY(copy(o, slot + l->at[i], part[i], l->bytes[i]));
         return err_none();

@@ -341,6 +341,8 @@ int gpu_look_outcome(const gpu_moe_job *j); /* how many of them */
 /* gpu_layout.c: the layouts of all layers and what a slot needs; n_layers 0 is a model without
  * experts. */
 err gpu_tier_measure(const weights *w, gpu_tier *t) MUST_USE;
+/* A part's place, for copies and kernels; layouts of 4 GiB and more are refused by the callers. */
+void gpu_layout_put(expert_layout *l, int part, size_t at);
 /* Copies an expert between the slot at `slot` and its parts in memory, piece by piece. */
 typedef err (*gpu_copy_piece)(gpu_ops *o, gpu_addr card, uint8_t *host, size_t bytes);
 err gpu_layout_copy(gpu_ops *o, const expert_layout *l, gpu_addr slot, uint8_t *const *part,

@@ -81,17 +81,14 @@ size_t gpu_ops_store_room(const gpu_ops *o) { return o->unified ? o->store_room 
 /* Offsets of the parts from the first; false when a part lies before it, or where the kernels could
  * not load it. */
 static bool lay_out(const expert_layout *like, const expert_view *v, expert_layout *out) {
-    gpu_part *part[3] = {&out->gate, &out->up, &out->down};
     const uint8_t *first = v->part[0];
     *out = *like;
     for (int i = 0; i < EXPERT_PARTS_MAX; i++)
         if (like->bytes[i] && v->part[i] < first) first = v->part[i];
     for (int i = 0; i < 9; i++) {
         size_t at = like->bytes[i] ? (size_t)(v->part[i] - first) : 0;
-        out->at[i] = at;
         if (at > UINT32_MAX) return false;
-        gpu_part *p = part[i / 3];
-        *(i % 3 == 0 ? &p->w : i % 3 == 1 ? &p->scales : &p->biases) = (unsigned)at;
+        gpu_layout_put(out, i, at);
     }
     return true;
 }

@@ -26,15 +26,15 @@ static layer_weights layer;
 static model_config config = {.layers = 1};
 static weights w;
 
-/* Part i of expert x at base[i] + x * stride of its file. */
-static void make(const int64_t *base, const int *file, int64_t stride) {
+/* Part i of expert x at base[i] + x * STRIDE of its file. */
+static void make(const int64_t *base, const int *file) {
     qformat format = {.kind = QK_AFFINE, .bits = 4, .group = 32};
     qmat m = {.format = format, .rows = ROWS, .cols = COLS};
     layer = (layer_weights){.expert = {.gate = m, .up = m, .down = m}};
     for (int x = 0; x < EXPERTS; x++)
         for (int i = 0; i < EXPERT_PARTS_MAX; i++)
             parts[x * EXPERT_PARTS_MAX + i] =
-                (expert_part){base[i] + x * stride, sizes[i], file[i]};
+                (expert_part){base[i] + x * (int64_t)STRIDE, sizes[i], file[i]};
     w = (weights){
         .config = &config,
         .layers = &layer,
@@ -42,7 +42,7 @@ static void make(const int64_t *base, const int *file, int64_t stride) {
             .n_layers = 1, .n_experts = EXPERTS, .n_parts = EXPERT_PARTS_MAX, .parts = parts}};
 }
 
-static uint8_t card[SLOT], host[EXPERTS][SLOT];
+static uint8_t card[SLOT], host[SLOT];
 static int n_copies;
 
 static err copy(gpu_ops *o, gpu_addr to, uint8_t *from, size_t bytes) {
@@ -59,10 +59,10 @@ static void copy_one(const expert_layout *l, int x, uint32_t align) {
     uint8_t *part[EXPERT_PARTS_MAX];
     record r;
     record_make(parts + x * EXPERT_PARTS_MAX, EXPERT_PARTS_MAX, align, &r);
-    memset(host[x], 0xee, SLOT);
+    memset(host, 0xee, SLOT);
     memset(card, 0xdd, SLOT);
     for (int i = 0; i < EXPERT_PARTS_MAX; i++) {
-        part[i] = host[x] + r.part[i];
+        part[i] = host + r.part[i];
         memset(part[i], 10 * x + i, parts[i].bytes);
     }
     n_copies = 0;
@@ -109,7 +109,7 @@ static void test_one_file(void **state) {
     int64_t base[EXPERT_PARTS_MAX];
     stacked(base, 0);
     for (int i = 0; i < EXPERT_PARTS_MAX; i++) base[i] += 16 * i;
-    make(base, one_file, STRIDE);
+    make(base, one_file);
     assert_int_equal(copies(RECORD_ALIGN_LEAST), 1);
     /* A store with room for all begins each with a page. */
     assert_int_equal(copies(RECORD_ALIGN_MOST), EXPERT_PARTS_MAX);
@@ -120,7 +120,7 @@ static void test_two_files(void **state) {
     int64_t base[EXPERT_PARTS_MAX];
     for (int second = 4; second < 64; second += 4) {
         stacked(base, second);
-        make(base, two_files, STRIDE);
+        make(base, two_files);
         assert_int_equal(copies(RECORD_ALIGN_LEAST), second % 16 ? 2 : 1);
     }
 }
@@ -130,7 +130,7 @@ static void test_packed(void **state) {
     (void)state;
     int64_t base[EXPERT_PARTS_MAX] = {0};
     for (int i = 1; i < EXPERT_PARTS_MAX; i++) base[i] = base[i - 1] + sizes[i - 1];
-    make(base, one_file, STRIDE);
+    make(base, one_file);
     assert_int_equal(copies(RECORD_ALIGN_LEAST), 1);
 }
 
@@ -139,7 +139,7 @@ static void test_small(void **state) {
     (void)state;
     int64_t base[EXPERT_PARTS_MAX];
     stacked(base, 0);
-    make(base, one_file, STRIDE);
+    make(base, one_file);
     for (int i = 0; i < EXPERTS * EXPERT_PARTS_MAX; i++) parts[i].bytes /= 8;
     layer.expert.gate.rows = layer.expert.up.rows = layer.expert.down.rows = ROWS / 8;
     assert_int_equal(copies(RECORD_ALIGN_LEAST), EXPERT_PARTS_MAX);
@@ -150,7 +150,7 @@ static void test_not_alike(void **state) {
     (void)state;
     int64_t base[EXPERT_PARTS_MAX];
     stacked(base, 0);
-    make(base, one_file, STRIDE);
+    make(base, one_file);
     parts[2 * EXPERT_PARTS_MAX + 4].offset += 16;
     assert_int_equal(copies(RECORD_ALIGN_LEAST), EXPERT_PARTS_MAX);
 }
