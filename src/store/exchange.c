@@ -17,7 +17,7 @@ static uint32_t more(const exchange *x, int in, int out) {
 static void end_first(exchange *x) {
     const exchange_trial *t = &x->trials[x->first];
     int saved = (int)(more(x, t->in, t->out) - t->before);
-    x->seen += x->seen < (int)EXCHANGE_MEMORY;
+    x->seen += x->seen < EXCHANGE_MEMORY;
     x->gain += (saved - x->gain) / x->seen;
     x->first = (x->first + 1) % EXCHANGE_TRIALS;
     x->n--;

@@ -21,11 +21,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EXCHANGE_STEPS  16     /* a trial's length */
-#define EXCHANGE_TRIALS 256    /* at a time */
-#define EXCHANGE_MEMORY 1024.0 /* trials: how far back the mean looks */
-#define EXCHANGE_FIRST  32     /* trials before there is a mean: until then exchanges pay */
-#define EXCHANGE_COST   0.075  /* uploads */
+#define EXCHANGE_STEPS  16    /* a trial's length */
+#define EXCHANGE_TRIALS 256   /* at a time */
+#define EXCHANGE_MEMORY 1024  /* trials: how far back the mean looks */
+#define EXCHANGE_FIRST  32    /* trials before there is a mean: until then exchanges pay */
+#define EXCHANGE_COST   0.075 /* uploads */
 
 typedef struct exchange_trial {
     int32_t in, out;
@@ -51,7 +51,7 @@ void exchange_visit(exchange *x);
 /* key is asked for in this visit. */
 void exchange_touch(exchange *x, int key);
 /* The policy would keep `in` (just asked for), which the card has not; out is the worst expert of
- * its layer that the card has: whether to do it. */
+ * its layer that the card has. Begins a trial, if there is room, and says whether to do it. */
 bool exchange_pays(exchange *x, int in, int out);
 
 #endif
